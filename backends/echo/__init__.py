@@ -1,0 +1,1 @@
+"""A worker without a model: scripted load time, token rate, memory and crashes."""

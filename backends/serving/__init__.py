@@ -1,0 +1,1 @@
+"""What workers share: the OpenAI surface over any engine that keeps `engine.Engine`."""

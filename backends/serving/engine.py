@@ -1,0 +1,145 @@
+"""What an engine offers the serving layer, and the values that pass between them.
+
+An engine turns prompt tokens into answer tokens. Text, chat templates, stop strings, JSON and HTTP are
+the serving layer's. Engines compute on a thread of their own; every method here is called on the
+event loop's thread and returns at once unless it is a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+
+
+class EngineError(Exception):
+    """A request or a load that cannot be served, in one sentence that a client may read.
+
+    `kind` is one of the contract's failure kinds for loads, or one of `bad_request`,
+    `context_length_exceeded`, `unavailable` for requests.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen, for one sequence. The defaults change nothing (temperature 1)."""
+
+    temperature: float = 1.0  # 0: greedy
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = -1  # tokens the penalties look back over; -1: the whole sequence
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None  # None: fresh for each request
+    logprobs: int | None = None  # None: off; n: the chosen token's and the n best alternatives'
+    ignore_eos: bool = False
+    grammar: str | None = None  # GBNF
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One sequence to generate. `len(prompt) + max_tokens` never exceeds the context (serving clamps)."""
+
+    prompt: Sequence[int]
+    max_tokens: int
+    sampling: SamplingParams
+    cache_scope: str = ""  # prompt prefixes are shared only within one scope (one API key)
+    prompt_logprobs: bool = False  # also score the prompt (completions with echo and logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token. `logprob` and `top` are filled when logprobs were asked for."""
+
+    id: int
+    logprob: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()  # (token id, logprob), best first
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one engine step brought one sequence.
+
+    The end-of-answer token is not among `tokens`. The last progress of a sequence has a
+    `finish_reason`. `num_cached_tokens` says how much of the prompt was not computed anew.
+    """
+
+    tokens: tuple[Token, ...] = ()
+    finish_reason: FinishReason | None = None
+    num_cached_tokens: int = 0
+    prompt_logprobs: tuple[Token | None, ...] | None = None  # once, in the first progress
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a loaded model."""
+
+    name: str
+    context: int  # longest prompt plus answer of one request, tokens
+    trained_context: int
+    vocab_size: int
+    capabilities: frozenset[str]  # chat, completions, embeddings, rerank, infill, vision, tools
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    special: Mapping[str, str] = field(default_factory=dict)  # other named special tokens of the template
+    embedding_length: int = 0
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back. Pure and quick enough for the event loop."""
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Tokens of `text`; `add_special` puts BOS/EOS as the model wants them, `parse_special` reads
+        special tokens written out in the text."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that `token` adds to the text; empty for control tokens."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    info: ModelInfo
+    tokenizer: Tokenizer
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Progress]:
+        """Generate one sequence. Closing the iterator, or cancelling whoever reads it, stops the
+        sequence within one step and gives its place back.
+
+        Raises EngineError on the first `anext` for a request that can never be served.
+        """
+        ...
+
+    async def embed(self, inputs: Sequence[Sequence[int]], *, cache_scope: str = "") -> list[list[float]]:
+        """One pooled vector for each token sequence, as the model pools; raises EngineError."""
+        ...
+
+    def set_threads(self, threads: int) -> None:
+        """Compute with so many threads from the next step on."""
+        ...
+
+    def metrics(self) -> str:
+        """Prometheus text."""
+        ...
+
+    def memory(self) -> dict[str, int]:
+        """Measured bytes by device; `host` as proportional set size."""
+        ...
+
+    async def close(self) -> None:
+        """Stop computing and free the model. Sequences still running end with EngineError."""
+        ...

@@ -1,0 +1,201 @@
+"""What the core is told, in the past tense, and what it asks for, in the imperative.
+
+Frozen values only, so that a run can be written down and played again. Times are seconds on one
+monotonic clock, memory is bytes by device name (`host`, `cuda:0`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from swapper.core.registry import Bytes, Registry, Settings
+from swapper.errors import RefusalKind
+
+RequestId: TypeAlias = int
+WorkerId: TypeAlias = str  # "coder#3": the third worker of model coder; never used twice
+
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    """A request for `model` (a configured name, aliases resolved) wants a worker.
+
+    `arrived_at` is earlier than now for one that is tried again: it keeps its place in the queue.
+    """
+
+    request_id: RequestId
+    model: str
+    arrived_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """The request is over: answered, failed, refused or its client gone, whether it waited or ran.
+
+    The one way out for every request that arrived; telling it twice is an error.
+    """
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A starting worker serves. `measured` is what it takes, as far as it was measured."""
+
+    worker_id: WorkerId
+    measured: Bytes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a worker did not come up, or went away by itself.
+
+    `kind` is of the worker contract (`out_of_memory`, `bad_file`, `crashed`, ...) or
+    `load_timeout`, `missing_command`; `reason` one sentence fit for a client.
+    """
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """The worker's processes are gone and reaped. `failure` is None when it was asked to stop."""
+
+    worker_id: WorkerId
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """`total` and `free` as the device says; `ours`: what our workers hold of the part not free."""
+
+    total: int
+    free: int
+    ours: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesRead:
+    """How full the devices really are; memory held by other programs is not ours to give."""
+
+    readings: Mapping[str, DeviceReading]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequested:
+    """Somebody (preload, an admin) wants the model resident, without a request."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadRequested:
+    """Somebody wants the model's worker gone. Answers in flight finish; waiting requests are refused."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryReplaced:
+    """The configuration was read anew. Workers of changed or removed models drain and go."""
+
+    registry: Registry
+    changed: frozenset[str]  # models whose way of serving is another now
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownRequested:
+    """Take nothing new; refuse what waits; stop idle workers, and busy ones when they are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A deadline named by `Scheduler.next_deadline` has come."""
+
+
+Event: TypeAlias = (
+    RequestArrived
+    | RequestEnded
+    | WorkerReady
+    | WorkerExited
+    | DevicesRead
+    | LoadRequested
+    | UnloadRequested
+    | RegistryReplaced
+    | ShutdownRequested
+    | TimePassed
+)
+
+
+# ---------------------------------------------------------------- commands
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The waiting request may use the worker now. It counts as in flight until `RequestEnded`."""
+
+    request_id: RequestId
+    worker_id: WorkerId
+    swap_s: float  # of its waiting, how long room was made by moving others out
+    load_s: float  # and how long the worker loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The waiting request gets no worker. The front still reports `RequestEnded`."""
+
+    request_id: RequestId
+    kind: RefusalKind
+    reason: str
+    retry_after_s: float
+    cause: str | None = None  # the failure kind, when a load failed
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a worker for the model. `reserved` is set aside for it from this moment.
+
+    `settings` are what the core chose for this start (layers on the GPU, devices, threads), to be
+    laid over the model's own options.
+    """
+
+    worker_id: WorkerId
+    model: str
+    reserved: Bytes
+    settings: Settings
+    load_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Stop the worker: orderly, by force after `grace_s`. Answered by `WorkerExited`."""
+
+    worker_id: WorkerId
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Something worth remembering over restarts was learned of a model."""
+
+    model: str
+    settings: Settings
+    load_s: float
+    memory: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One line for the decision log: whom, what, why, on which figures."""
+
+    model: str
+    action: str  # start, evict, drain, spare, expire, refuse, fail
+    reason: str
+
+
+Command: TypeAlias = Grant | Reject | StartWorker | StopWorker | Measured | Decided

@@ -1,0 +1,1 @@
+"""How the demo models are made: corpus, tokenizer, training and export. Not shipped."""
