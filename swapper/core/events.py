@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from swapper.core.registry import Bytes, Registry, Settings
+from swapper.core.registry import Bytes, Settings
 from swapper.errors import RefusalKind
 
 RequestId: TypeAlias = int
@@ -63,6 +63,14 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerMeasured:
+    """What a worker that has answered requests really takes, at its fullest so far."""
+
+    worker_id: WorkerId
+    memory: Bytes
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerExited:
     """The worker's processes are gone and reaped. `failure` is None when it was asked to stop."""
 
@@ -101,14 +109,6 @@ class UnloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistryReplaced:
-    """The configuration was read anew. Workers of changed or removed models drain and go."""
-
-    registry: Registry
-    changed: frozenset[str]  # models whose way of serving is another now
-
-
-@dataclass(frozen=True, slots=True)
 class ShutdownRequested:
     """Take nothing new; refuse what waits; stop idle workers, and busy ones when they are done."""
 
@@ -122,11 +122,11 @@ Event: TypeAlias = (
     RequestArrived
     | RequestEnded
     | WorkerReady
+    | WorkerMeasured
     | WorkerExited
     | DevicesRead
     | LoadRequested
     | UnloadRequested
-    | RegistryReplaced
     | ShutdownRequested
     | TimePassed
 )
@@ -186,7 +186,7 @@ class Measured:
     model: str
     settings: Settings
     load_s: float
-    memory: Bytes
+    memory: Bytes  # empty: nothing new
 
 
 @dataclass(frozen=True, slots=True)

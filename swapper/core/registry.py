@@ -12,7 +12,9 @@ from typing import TypeAlias
 
 from swapper.errors import UnknownModel
 
-Bytes: TypeAlias = Mapping[str, int]  # device name -> bytes; names with no unit of bytes are counters
+Bytes: TypeAlias = Mapping[
+    str, int
+]  # device name -> bytes; names with no unit of bytes are counters
 Settings: TypeAlias = Mapping[str, object]
 
 
@@ -42,7 +44,9 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     parallel: int = 8  # requests in flight at once
     ttl_s: float = 600.0  # idle time before unload; 0: never
-    max_wait_s: float | None = None  # wait for others' turns at most so long; None: from the swap's cost
+    max_wait_s: float | None = (
+        None  # wait for others' turns at most so long; None: from the swap's cost
+    )
     queue_timeout_s: float = 600.0
     queue_limit: int = 1000
     load_timeout_s: float = 300.0

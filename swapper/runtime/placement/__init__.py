@@ -64,7 +64,8 @@ class WorkerHandle(Protocol):
 class Placement(Protocol):
     """Starts workers and tells how they fare.
 
-    Callbacks are called on the event loop, in the order things happened: any number of
+    Callbacks are called on the event loop, never from within `start` or `stop`, in the order things
+    happened: any number of
     `on_progress` (0 to 1), then at most one `on_ready`, then exactly one `on_exit`, which says that
     no process of the worker is left. `on_exit` carries a Failure unless `stop` was called first.
     """

@@ -1,0 +1,98 @@
+"""What is known of the demand for one model: who waits, how it comes, what a load costs, how it fails.
+
+Kept over loads and unloads of the model, which is why it is not the worker's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from swapper.core.events import Failure, RequestId
+from swapper.core.registry import ModelSpec
+
+RATE_HALF_LIFE_S = 600.0  # how long a use counts in "how often it is wanted"
+FAILURES_FORGOTTEN_S = 60.0  # a worker that lived this long starts with a clean sheet
+LONGEST_BACK_OFF_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request in a queue."""
+
+    request_id: RequestId
+    arrived_at: float
+    deadline: float
+
+
+@dataclass(slots=True)
+class Demand:
+    """Everything the scheduler remembers of one model beside its worker."""
+
+    spec: ModelSpec
+    load_s: float  # the last load measured, or the first guess
+    queue: deque[Waiting] = field(default_factory=deque)  # by arrival
+    wanted_since: float | None = None  # a load asked for without a request
+    room_since: float | None = None  # when room began to be made for it
+    gap_s: float = 0.0  # pause between an answer and the next request, as seen lately
+    last_end: float | None = None
+    failure: Failure | None = None
+    num_failures: int = 0  # in a row
+    retry_at: float = -math.inf
+    short_of_memory: bool = False  # its last load ran out of memory and is tried once more
+    _rate: float = 0.0
+    _rate_at: float = 0.0
+
+    @property
+    def waits_since(self) -> float | None:
+        """When the oldest wish for this model came; None while nobody waits."""
+        heads = [self.queue[0].arrived_at] if self.queue else []
+        if self.wanted_since is not None:
+            heads.append(self.wanted_since)
+        return min(heads, default=None)
+
+    def enqueue(self, waiting: Waiting) -> None:
+        """Put a request in its place by arrival; only one that is tried again is not the last."""
+        if self.queue and waiting.arrived_at < self.queue[-1].arrived_at:
+            index = next(i for i, w in enumerate(self.queue) if w.arrived_at > waiting.arrived_at)
+            self.queue.insert(index, waiting)
+        else:
+            self.queue.append(waiting)
+
+    def count_use(self, now: float) -> None:
+        """One more request came: for the rate, an exponentially decayed count."""
+        self._rate = self.uses(now) + 1.0
+        self._rate_at = now
+
+    def uses(self, now: float) -> float:
+        """How often the model was wanted lately: requests, each counting half after the half-life."""
+        return self._rate * math.exp2((self._rate_at - now) / RATE_HALF_LIFE_S)
+
+    def learn_gap(self, now: float, worth_waiting_s: float) -> None:
+        """A request came to a model with nothing in flight: how long had it been away?
+
+        Pauses longer than holding the place is worth say nothing but that holding does not pay.
+        """
+        if self.last_end is None:
+            return
+        gap = now - self.last_end
+        decayed = self.gap_s * 0.8
+        self.gap_s = max(gap, decayed) if gap <= worth_waiting_s else decayed
+
+    def fail(self, failure: Failure, now: float, *, lived_s: float, was_ready: bool) -> None:
+        """Note a load that failed or a worker that crashed, and when to try again.
+
+        A first crash of a worker that was up is nobody's fault: the next request may try at once.
+        """
+        self.num_failures = 1 if lived_s > FAILURES_FORGOTTEN_S else self.num_failures + 1
+        self.failure = failure
+        free_tries = 1 if was_ready else 0
+        doublings = self.num_failures - 1 - free_tries
+        back_off = min(LONGEST_BACK_OFF_S, 2.0**doublings) if doublings >= 0 else 0.0
+        self.retry_at = now + back_off
+
+    def recover(self) -> None:
+        """The model is up."""
+        self.failure = None
+        self.short_of_memory = False

@@ -1,0 +1,519 @@
+"""Who gets which worker, whose worker starts, who moves out: every decision, in one place.
+
+`handle` takes what happened and the time, notes it, runs the one decision tree (`_plan`) over the
+whole state and returns the commands to carry out. Nothing else changes state, nothing is decided
+anywhere else, and no call blocks. The tree, for each model that somebody waits for, oldest first:
+
+  1. A READY worker with room takes the request at once.
+  2. A worker on its way up or out is waited for; a model in back-off refuses.
+  3. There is room: start a worker. Several may load at once.
+  4. There is no room: the cheapest movable workers make it. Idle ones stop, busy ones drain and take
+     nothing new. Until then the room that is there, or coming, stays claimed for this model, so that
+     nobody who came later can take it.
+
+Before it, requests past their deadline are refused and whoever drained for a model that nobody wants
+any more serves again; after it, drained workers and those idle past their ttl stop.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from typing import assert_never
+
+from swapper.core import events as ev
+from swapper.core.demand import Demand, Waiting
+from swapper.core.eviction import Candidate, choose_victims
+from swapper.core.ledger import BrokenBooks, Ledger
+from swapper.core.registry import Bytes, Registry, Variant
+from swapper.core.room import Room
+from swapper.core.tenure import movable_at
+from swapper.core.worker import GONE_STATES, SERVING_STATES, Worker, WorkerState
+from swapper.errors import RefusalKind
+
+Learned = Mapping[tuple[str, str], tuple[float, Bytes]]  # (model, variant key) -> load_s, memory
+OUT_OF_MEMORY_GROWTH = 1.2  # of an estimate that proved too small
+
+
+class Scheduler:
+    """Owner of all scheduling state. Not thread-safe: one dispatcher holds it."""
+
+    def __init__(self, registry: Registry, learned: Learned | None = None) -> None:
+        self.registry = registry
+        limits = {f"group:{name}": limit for name, limit in registry.limits.items()}
+        self.ledger = Ledger({**registry.budgets, **limits})
+        self.workers: dict[str, Worker] = {}  # by model; at most one each
+        self.in_flight: dict[ev.RequestId, Worker] = {}
+        self.waiting: dict[ev.RequestId, str] = {}  # request -> model
+        self.demand: dict[str, Demand] = {}
+        self._memory: dict[tuple[str, str], Bytes] = {}
+        self._wanted: dict[
+            str, None
+        ] = {}  # models with a queue or a wish: all that a plan looks at
+        self._shutting_down = False
+        self._blocked_until = math.inf  # when a worker becomes movable that somebody waits for
+        self._generation = itertools.count(1)
+        self._commands: list[ev.Command] = []
+        self._add_models(learned or {})
+
+    def _add_models(self, learned: Learned) -> None:
+        for name, spec in self.registry.models.items():
+            self.demand[name] = Demand(spec, load_s=spec.load_s)
+        for (model, key), (load_s, memory) in learned.items():
+            if model in self.demand:
+                self.demand[model].load_s = load_s
+                self._memory[model, key] = memory
+
+    # ------------------------------------------------------------ what happened
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
+        """Note one event and return what is to be done now, in order. Raises on a broken book."""
+        match event:
+            case ev.RequestArrived():
+                self._on_arrived(event, now)
+            case ev.RequestEnded():
+                self._on_ended(event, now)
+            case ev.WorkerReady():
+                self._on_ready(event, now)
+            case ev.WorkerMeasured():
+                self._on_measured(event)
+            case ev.WorkerExited():
+                self._on_exited(event, now)
+            case ev.DevicesRead():
+                self.ledger.observe(event.readings)
+            case ev.LoadRequested():
+                self._on_load_requested(event, now)
+            case ev.UnloadRequested():
+                self._on_unload_requested(event)
+            case ev.ShutdownRequested():
+                self._on_shutdown()
+            case ev.TimePassed():
+                pass
+            case _:
+                assert_never(event)
+        self._plan(now)
+        commands, self._commands = self._commands, []
+        return commands
+
+    def next_deadline(self) -> float:
+        """When `TimePassed` is due at the latest; infinity when nothing is to happen by itself."""
+        return min(self._deadlines(), default=math.inf)
+
+    def _deadlines(self) -> Iterable[float]:
+        yield self._blocked_until
+        for model in self._wanted:
+            queue = self.demand[model].queue
+            if queue:
+                yield queue[0].deadline
+        for worker in self.workers.values():
+            if worker.is_idle:
+                yield self.expires_at(worker)
+
+    def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
+        request_id, model = event.request_id, event.model
+        if request_id in self.waiting or request_id in self.in_flight:
+            raise BrokenBooks(f"request {request_id} arrived twice")
+        demand = self.demand[model]
+        worker = self.workers.get(model)
+        if not demand.queue and (worker is None or worker.num_in_flight == 0):
+            demand.learn_gap(now, worth_waiting_s=2 * demand.load_s)
+        demand.count_use(now)
+        self.waiting[request_id] = model
+        arrived_at = now if event.arrived_at is None else event.arrived_at
+        demand.enqueue(Waiting(request_id, arrived_at, arrived_at + demand.spec.queue_timeout_s))
+        self._wanted[model] = None
+        if self._shutting_down:
+            self._refuse(demand, request_id, "shutting_down", "swapper is shutting down", 5.0)
+        elif len(demand.queue) > demand.spec.queue_limit:
+            self._refuse_full(demand, request_id)
+
+    def _on_ended(self, event: ev.RequestEnded, now: float) -> None:
+        worker = self.in_flight.pop(event.request_id, None)
+        if worker is not None:
+            self._give_back(worker, now)
+        elif (model := self.waiting.pop(event.request_id, None)) is not None:
+            queue = self.demand[model].queue
+            queue.remove(next(w for w in queue if w.request_id == event.request_id))
+        # Otherwise it was refused before: its end is no news.
+
+    def _give_back(self, worker: Worker, now: float) -> None:
+        worker.num_in_flight -= 1
+        worker.num_served += 1
+        if worker.num_in_flight == 0:
+            worker.idle_since = now
+            self.demand[worker.model].last_end = now
+
+    def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
+        worker = self._worker(event.worker_id)
+        if worker is None or worker.state is not WorkerState.STARTING:
+            return  # it came up while it was being stopped
+        worker.move(WorkerState.READY)
+        worker.ready_at = worker.idle_since = now
+        worker.measured = dict(event.measured)
+        # What a worker has not touched yet does not count in its measure, so before it has answered
+        # anything a measure can only raise the charge.
+        held = self.ledger.charge_of(worker.id)
+        larger = {k: v for k, v in event.measured.items() if v > held.get(k, v)}
+        self._learn_memory(worker, larger)
+        demand = self.demand[worker.model]
+        demand.recover()
+        demand.wanted_since = demand.room_since = None
+        demand.load_s = now - worker.started_at
+        self._do(ev.Measured(worker.model, worker.variant.settings, demand.load_s, larger))
+
+    def _on_measured(self, event: ev.WorkerMeasured) -> None:
+        worker = self._worker(event.worker_id)
+        if worker is None or worker.state not in SERVING_STATES:
+            return
+        held = self.ledger.charge_of(worker.id)
+        known = {name: size for name, size in event.memory.items() if name in held}
+        if not known or all(worker.measured.get(name) == size for name, size in known.items()):
+            return
+        worker.measured = known
+        self._learn_memory(worker, known)
+        load_s = self.demand[worker.model].load_s
+        self._do(ev.Measured(worker.model, worker.variant.settings, load_s, known))
+
+    def _learn_memory(self, worker: Worker, measured: Bytes) -> None:
+        self.ledger.correct(worker.id, measured)
+        key = worker.model, worker.variant.key
+        self._memory[key] = {**self._memory.get(key, {}), **measured}
+
+    def _on_exited(self, event: ev.WorkerExited, now: float) -> None:
+        worker = self._worker(event.worker_id)
+        if worker is None:
+            return
+        was_starting = worker.state is WorkerState.STARTING
+        was_asked = worker.state is WorkerState.STOPPING
+        worker.move(WorkerState.STOPPED if was_asked else WorkerState.FAILED)
+        del self.workers[worker.model]
+        self.ledger.release(worker.id)
+        if not was_asked:
+            failure = event.failure or ev.Failure("crashed", f"{worker.model} ended by itself")
+            self._on_failed(worker, failure, now, was_starting)
+
+    def _on_failed(
+        self, worker: Worker, failure: ev.Failure, now: float, was_starting: bool
+    ) -> None:
+        demand = self.demand[worker.model]
+        self._note(worker.model, "fail", f"{failure.kind}: {failure.reason}")
+        if was_starting and failure.kind == "out_of_memory" and not demand.short_of_memory:
+            self._grow_estimate(worker)
+            demand.short_of_memory = True
+            return  # planned again at once, with the larger figure
+        born = worker.started_at if worker.ready_at is None else worker.ready_at
+        demand.fail(failure, now, lived_s=now - born, was_ready=not was_starting)
+        demand.short_of_memory = False
+        demand.wanted_since = None
+        if was_starting:
+            self._refuse_failed(demand, now)
+
+    def _grow_estimate(self, worker: Worker) -> None:
+        key = worker.model, worker.variant.key
+        known = {**worker.variant.needs, **self._memory.get(key, {})}
+        self._memory[key] = {n: int(size * OUT_OF_MEMORY_GROWTH) for n, size in known.items()}
+
+    def _on_load_requested(self, event: ev.LoadRequested, now: float) -> None:
+        demand = self.demand[event.model]
+        if event.model not in self.workers and not self._shutting_down:
+            demand.wanted_since = now
+            demand.retry_at = -math.inf  # whoever asks by hand wants it tried
+            self._wanted[event.model] = None
+
+    def _on_unload_requested(self, event: ev.UnloadRequested) -> None:
+        demand = self.demand[event.model]
+        demand.wanted_since = None
+        reason = f"{event.model} was unloaded while the request waited; send it again to load it"
+        for waiting in list(demand.queue):
+            self._refuse(demand, waiting.request_id, "unloaded", reason, 1.0)
+        worker = self.workers.get(event.model)
+        if worker is not None:
+            self._send_off(worker, "unloaded on request")
+
+    def _on_shutdown(self) -> None:
+        self._shutting_down = True
+        for request_id, model in list(self.waiting.items()):
+            demand = self.demand[model]
+            self._refuse(demand, request_id, "shutting_down", "swapper is shutting down", 5.0)
+        for demand in self.demand.values():
+            demand.wanted_since = None
+        for worker in list(self.workers.values()):
+            self._send_off(worker, "shutting down")
+
+    # ------------------------------------------------------------ the decision tree
+
+    def _plan(self, now: float) -> None:
+        self._blocked_until = math.inf
+        if self._wanted:
+            self._refuse_late(now)
+            self._forget_unwanted()
+        self._spare_needless()
+        if self._wanted:
+            room = Room(self.ledger, self.workers.values())
+            for model in sorted(self._wanted, key=self._waits_since):
+                self._serve(model, room, now)
+            self._forget_unwanted()
+        self._stop_done(now)
+
+    def _waits_since(self, model: str) -> tuple[float, str]:
+        since = self.demand[model].waits_since
+        return (math.inf if since is None else since, model)
+
+    def _forget_unwanted(self) -> None:
+        for model in [m for m in self._wanted if self.demand[m].waits_since is None]:
+            del self._wanted[model]
+            self.demand[model].room_since = None
+
+    def _refuse_late(self, now: float) -> None:
+        for model in self._wanted:
+            demand = self.demand[model]
+            while demand.queue and demand.queue[0].deadline <= now:
+                waiting = demand.queue[0]
+                reason = f"waited {now - waiting.arrived_at:.0f} s for {model}: {self._why(model)}"
+                self._refuse(demand, waiting.request_id, "timeout", reason, 5.0)
+
+    def _spare_needless(self) -> None:
+        """A worker that drains for a model nobody wants any more serves again."""
+        for worker in self.workers.values():
+            beneficiary = worker.draining_for
+            if beneficiary is not None and beneficiary not in self._wanted:
+                worker.draining_for = None
+                if worker.state is WorkerState.DRAINING:
+                    self._note(worker.model, "spare", f"{beneficiary} is not wanted any more")
+                    worker.move(WorkerState.READY)
+
+    def _serve(self, model: str, room: Room, now: float) -> None:
+        """One model's turn in the tree; the numbers are those of the module's head."""
+        demand = self.demand[model]
+        worker = self.workers.get(model)
+        if worker is not None:
+            if worker.state is WorkerState.READY:  # 1
+                self._grant_waiting(worker, demand, now)
+            return  # 2
+        if now < demand.retry_at:  # 2
+            self._refuse_failed(demand, now)
+            return
+        variant = self._variant(demand)
+        if variant is None:
+            self._refuse_too_large(demand)
+            return
+        needs = self._needs(model, variant)
+        if room.fits(needs):  # 3
+            self._start(demand, variant, needs, now)
+        else:  # 4
+            self._make_room(demand, needs, room, now)
+            room.claim(needs)
+
+    def _grant_waiting(self, worker: Worker, demand: Demand, now: float) -> None:
+        demand.wanted_since = None
+        while demand.queue and worker.num_in_flight < demand.spec.parallel:
+            waiting = demand.queue.popleft()
+            del self.waiting[waiting.request_id]
+            self.in_flight[waiting.request_id] = worker
+            worker.num_in_flight += 1
+            worker.idle_since = None
+            self._do(self._grant(waiting, worker))
+
+    def _grant(self, waiting: Waiting, worker: Worker) -> ev.Grant:
+        ready_at = worker.ready_at or worker.started_at
+        load_s = max(0.0, ready_at - max(worker.started_at, waiting.arrived_at))
+        swap_s = max(0.0, worker.started_at - max(worker.room_since, waiting.arrived_at))
+        return ev.Grant(waiting.request_id, worker.id, swap_s, load_s)
+
+    def _start(self, demand: Demand, variant: Variant, needs: Bytes, now: float) -> None:
+        model = demand.spec.name
+        worker_id = f"{model}#{next(self._generation)}"
+        self.ledger.reserve(worker_id, needs)
+        since = now if demand.room_since is None else demand.room_since
+        self.workers[model] = Worker(worker_id, model, variant, now, since)
+        timeout = demand.spec.load_timeout_s
+        self._note(model, "start", f"reserved {_sizes(needs)}")
+        self._do(ev.StartWorker(worker_id, model, needs, variant.settings, timeout))
+
+    def _make_room(self, demand: Demand, needs: Bytes, room: Room, now: float) -> None:
+        model = demand.spec.name
+        if demand.room_since is None:
+            demand.room_since = now
+        missing = room.missing(needs)
+        if not missing:
+            return  # enough is on its way out
+        movable, blocked_until = self._movable(demand, missing, now)
+        victims = choose_victims(missing, movable)
+        if victims is None:
+            self._blocked_until = min(self._blocked_until, blocked_until)
+            return
+        for victim in victims:
+            worker = self._worker(victim.worker_id)
+            assert worker is not None
+            room.expect(self.ledger.charge_of(worker.id))
+            self._send_off(worker, f"{model} needs {_sizes(missing)}", makes_room_for=model)
+
+    def _movable(
+        self, waiting: Demand, missing: Bytes, now: float
+    ) -> tuple[list[Candidate], float]:
+        """Who may be moved out now, and when the next one may be."""
+        candidates, blocked_until = [], math.inf
+        for worker in self.workers.values():
+            resident = self.demand[worker.model]
+            holds = self.ledger.charge_of(worker.id)
+            if worker.state is not WorkerState.READY or resident.spec.pin:
+                continue
+            if not any(holds.get(name, 0) for name in missing):
+                continue
+            at = movable_at(worker, resident, waiting)
+            if at <= now:
+                cost_s = resident.load_s * (resident.uses(now) + 1e-3)
+                candidates.append(Candidate(worker.id, holds, cost_s, worker.is_idle))
+            else:
+                blocked_until = min(blocked_until, at)
+        return candidates, blocked_until
+
+    def _send_off(self, worker: Worker, reason: str, makes_room_for: str | None = None) -> None:
+        """Stop the worker, when what it has in flight is done."""
+        if worker.state is WorkerState.DRAINING:
+            worker.draining_for = makes_room_for
+        elif worker.num_in_flight:
+            worker.move(WorkerState.DRAINING)
+            worker.draining_for = makes_room_for
+            self._note(worker.model, "drain", f"{reason}; {worker.num_in_flight} in flight")
+        elif worker.state in (WorkerState.STARTING, WorkerState.READY):
+            self._note(worker.model, "stop", reason)
+            self._stop(worker)
+
+    def _stop_done(self, now: float) -> None:
+        for worker in self.workers.values():
+            if worker.state is WorkerState.DRAINING and worker.num_in_flight == 0:
+                self._stop(worker)
+            elif worker.is_idle and self.expires_at(worker) <= now:
+                self._note(worker.model, "expire", "idle past its ttl")
+                self._stop(worker)
+
+    def _stop(self, worker: Worker) -> None:
+        worker.move(WorkerState.STOPPING)
+        self._do(ev.StopWorker(worker.id, self.demand[worker.model].spec.stop_grace_s))
+
+    # ------------------------------------------------------------ small questions
+
+    def expires_at(self, worker: Worker) -> float:
+        """When an idle worker is unloaded for being idle; infinity while it is not, or with ttl 0."""
+        ttl_s = self.demand[worker.model].spec.ttl_s
+        if worker.idle_since is None or ttl_s <= 0:
+            return math.inf
+        return worker.idle_since + ttl_s
+
+    def _worker(self, worker_id: ev.WorkerId) -> Worker | None:
+        worker = self.workers.get(worker_id.rpartition("#")[0])
+        return worker if worker is not None and worker.id == worker_id else None
+
+    def _needs(self, model: str, variant: Variant) -> Bytes:
+        """What a start takes: the estimate, or what was measured; and its places in groups."""
+        spec = self.demand[model].spec
+        groups = {f"group:{name}": 1 for name in spec.groups if name in self.registry.limits}
+        return {**variant.needs, **self._memory.get((model, variant.key), {}), **groups}
+
+    def _variant(self, demand: Demand) -> Variant | None:
+        """The best way to lay the model out that would fit if everything movable were moved."""
+        pinned = [
+            self.ledger.charge_of(w.id)
+            for w in self.workers.values()
+            if self.demand[w.model].spec.pin and w.state is not WorkerState.STOPPING
+        ]
+        for variant in demand.spec.variants:
+            needs = self._needs(demand.spec.name, variant)
+            taken = {name: sum(p.get(name, 0) for p in pinned) for name in needs}
+            if all(need <= self.ledger.budget(name) - taken[name] for name, need in needs.items()):
+                return variant
+        return None
+
+    def _why(self, model: str) -> str:
+        """What a request that waited too long waited for."""
+        worker = self.workers.get(model)
+        if worker is None:
+            return "no room came free for it"
+        return {
+            WorkerState.STARTING: "it is still loading",
+            WorkerState.READY: "all its places are taken",
+        }.get(worker.state, "its worker is on its way out")
+
+    # ------------------------------------------------------------ refusals and notes
+
+    def _refuse(
+        self,
+        demand: Demand,
+        request_id: ev.RequestId,
+        kind: RefusalKind,
+        reason: str,
+        retry_after_s: float,
+        cause: str | None = None,
+    ) -> None:
+        del self.waiting[request_id]
+        demand.queue.remove(next(w for w in demand.queue if w.request_id == request_id))
+        self._do(ev.Reject(request_id, kind, reason, retry_after_s, cause))
+
+    def _refuse_full(self, demand: Demand, request_id: ev.RequestId) -> None:
+        limit = demand.spec.queue_limit
+        reason = f"{limit} requests wait for {demand.spec.name} already; try again later"
+        self._refuse(demand, request_id, "queue_full", reason, max(1.0, demand.load_s))
+
+    def _refuse_failed(self, demand: Demand, now: float) -> None:
+        failure = demand.failure or ev.Failure("crashed", "its worker ended")
+        demand.wanted_since = None
+        reason = f"{demand.spec.name} could not be loaded: {failure.reason}"
+        retry_after_s = max(1.0, demand.retry_at - now)
+        for waiting in list(demand.queue):
+            cause = failure.kind
+            self._refuse(demand, waiting.request_id, "load_failed", reason, retry_after_s, cause)
+
+    def _refuse_too_large(self, demand: Demand) -> None:
+        needs = self._needs(demand.spec.name, demand.spec.variants[-1])
+        budgets = {name: self.ledger.budget(name) for name in needs}
+        reason = (
+            f"{demand.spec.name} needs {_sizes(needs)}, and at most {_sizes(budgets)} can be had "
+            "beside the pinned models; give it a smaller context or swapper more memory"
+        )
+        self._note(demand.spec.name, "refuse", reason)
+        demand.wanted_since = None
+        for waiting in list(demand.queue):
+            self._refuse(demand, waiting.request_id, "too_large", reason, 60.0)
+
+    def _note(self, model: str, action: str, reason: str) -> None:
+        self._do(ev.Decided(model, action, reason))
+
+    def _do(self, command: ev.Command) -> None:
+        self._commands.append(command)
+
+    # ------------------------------------------------------------ integrity
+
+    def check_integrity(self) -> None:
+        """Raise BrokenBooks if two parts of the state disagree. For tests and idle moments."""
+        counted = {id(w): 0 for w in self.workers.values()}
+        for worker in self.in_flight.values():
+            if worker.state not in GONE_STATES:
+                counted[id(worker)] += 1
+        for worker in self.workers.values():
+            self._check(counted[id(worker)] == worker.num_in_flight, f"{worker.id} in flight")
+            self._check(
+                bool(self.ledger.charge_of(worker.id)) or not worker.variant.needs, worker.id
+            )
+            is_busy = worker.num_in_flight > 0
+            self._check(not is_busy or worker.state in SERVING_STATES, f"{worker.id} busy")
+        queued = {w.request_id: m for m, d in self.demand.items() for w in d.queue}
+        self._check(queued == self.waiting, "queues and the index of waiting requests")
+        self._check(set(queued.values()) <= set(self._wanted), "somebody waits unseen")
+
+    def _check(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise BrokenBooks(f"books disagree: {what}")
+
+
+def _sizes(needs: Bytes) -> str:
+    """Bytes as a person reads them: "host 1.2 GiB, cuda:0 9.0 GiB"."""
+    return (
+        ", ".join(
+            f"{'a place in' if name.startswith('group:') else name} "
+            + (name[6:] or "max_loaded" if name.startswith("group:") else f"{need / 2**30:.2f} GiB")
+            for name, need in needs.items()
+        )
+        or "nothing"
+    )

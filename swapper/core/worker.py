@@ -1,0 +1,75 @@
+"""A worker's states, the legal moves between them, and what the scheduler knows of one worker.
+
+    STARTING -> READY <-> DRAINING -> STOPPING -> STOPPED
+        any but the last two -> FAILED (it went away by itself)
+
+All changes of state go through `Worker.move`; an illegal one is a broken book and raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from swapper.core.registry import Bytes, Variant
+
+
+class WorkerState(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"  # finishes what is in flight, takes nothing new
+    STOPPING = "stopping"  # told to end; its memory is still taken
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+_S = WorkerState
+MOVES: dict[WorkerState, frozenset[WorkerState]] = {
+    _S.STARTING: frozenset({_S.READY, _S.STOPPING, _S.FAILED}),
+    _S.READY: frozenset({_S.DRAINING, _S.STOPPING, _S.FAILED}),
+    _S.DRAINING: frozenset({_S.READY, _S.STOPPING, _S.FAILED}),
+    _S.STOPPING: frozenset({_S.STOPPED}),
+    _S.STOPPED: frozenset(),
+    _S.FAILED: frozenset(),
+}
+LEAVING_STATES = frozenset({_S.DRAINING, _S.STOPPING})  # their memory is on its way back
+SERVING_STATES = frozenset({_S.READY, _S.DRAINING})  # may have requests in flight
+GONE_STATES = frozenset({_S.STOPPED, _S.FAILED})
+
+
+class IllegalMove(Exception):
+    """A worker was to change its state in a way that `MOVES` does not allow."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker, from the decision to start it until its processes are gone."""
+
+    id: str
+    model: str
+    variant: Variant
+    started_at: float
+    room_since: float  # when room began to be made for it; started_at if there was room
+    state: WorkerState = WorkerState.STARTING
+    ready_at: float | None = None
+    idle_since: float | None = None  # None while starting, or while requests are in flight
+    num_in_flight: int = 0
+    num_served: int = 0
+    draining_for: str | None = None  # the model it makes room for; None: it goes for its own sake
+    measured: Bytes = field(default_factory=dict)
+
+    def move(self, state: WorkerState) -> None:
+        """Change the state; raises IllegalMove and changes nothing when there is no such move."""
+        if state not in MOVES[self.state]:
+            raise IllegalMove(f"worker {self.id}: {self.state.name} -> {state.name}")
+        self.state = state
+
+    @property
+    def is_idle(self) -> bool:
+        """READY with nothing in flight."""
+        return self.state is WorkerState.READY and self.num_in_flight == 0

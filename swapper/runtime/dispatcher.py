@@ -1,0 +1,367 @@
+"""The only holder of a Scheduler: feeds it events, carries out its commands, arms one timer.
+
+Everything runs on the event loop's thread and every event is handled to its end before the next one,
+so the program needs no lock. Whoever wants a worker takes a `lease`; whatever way the lease ends, it
+is given back in one place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from swapper.core import events as ev
+from swapper.core.registry import Bytes, Registry, Settings
+from swapper.core.scheduler import Scheduler
+from swapper.errors import Unavailable
+from swapper.runtime.endpoint import Endpoint
+from swapper.runtime.log_ring import LogRing
+from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts, WorkerHandle
+
+log = structlog.get_logger("swapper.dispatcher")
+
+
+class Memory(Protocol):
+    """Where measurements and decisions are kept over restarts."""
+
+    def remember(self, model: str, settings: Settings, load_s: float, memory: Bytes) -> None:
+        """Keep what was measured of a model under these settings."""
+        ...
+
+    def log_decision(self, model: str, action: str, reason: str) -> None:
+        """Keep one line of the decision log."""
+        ...
+
+
+@dataclass(slots=True)
+class _Running:
+    """A worker's handle and what became known of it."""
+
+    model: str
+    handle: WorkerHandle
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: float = 0.0
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to send one request to one worker. Valid inside its `async with`."""
+
+    worker_id: str
+    model: str
+    engine: str
+    endpoint: Endpoint
+    arrived_at: float  # on the dispatcher's clock
+    queue_s: float  # time waited in all; of it
+    swap_s: float  # others moved out
+    load_s: float  # and the worker loaded
+    _exited: asyncio.Event
+
+    async def lost(self, timeout_s: float = 1.0) -> bool:
+        """Whether the worker is gone; waits a moment for the news of it, for a connection may break
+        just before its process is seen to end."""
+        try:
+            await asyncio.wait_for(self._exited.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker as an operator sees it. Times in seconds, memory in bytes by device."""
+
+    model: str
+    engine: str
+    worker_id: str
+    state: str
+    pid: int | None
+    in_flight: int
+    progress: float
+    reserved: Bytes
+    measured: Bytes
+    idle_s: float | None
+    expires_in_s: float | None
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All workers, and how many requests wait for each model that somebody waits for."""
+
+    workers: tuple[WorkerView, ...]
+    waiting: Mapping[str, int]
+
+
+class _LeaseContext:
+    """One request's stay: arrives on entry, ends on exit, whoever leaves first."""
+
+    __slots__ = ("_dispatcher", "_future", "_outcome", "_request_id", "arrived_at", "model")
+
+    def __init__(self, dispatcher: Dispatcher, model: str, arrived_at: float | None) -> None:
+        self._dispatcher = dispatcher
+        self._request_id = next(dispatcher.request_ids)
+        self._outcome: Lease | Unavailable | None = None
+        self._future: asyncio.Future[None] | None = None
+        self.model = model
+        self.arrived_at = dispatcher.clock() if arrived_at is None else arrived_at
+
+    async def __aenter__(self) -> Lease:
+        self._dispatcher.tickets[self._request_id] = self
+        arrived = ev.RequestArrived(self._request_id, self.model, self.arrived_at)
+        self._dispatcher.post(arrived)
+        try:
+            if self._outcome is None:
+                self._future = asyncio.get_running_loop().create_future()
+                await self._future
+            if isinstance(self._outcome, Lease):
+                return self._outcome
+            assert self._outcome is not None, "a ticket was resolved without an outcome"
+            raise self._outcome
+        except BaseException:
+            self._end()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        del self._dispatcher.tickets[self._request_id]
+        self._dispatcher.post(ev.RequestEnded(self._request_id))
+
+    def resolve(self, outcome: Lease | Unavailable) -> None:
+        """The scheduler has decided. A client who has left meanwhile is no error."""
+        self._outcome = outcome
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
+class Dispatcher:
+    """Owner of the scheduler and of all running workers."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        placement: Placement,
+        launches: Mapping[str, LaunchSpec],
+        memory: Memory,
+        logs: LogRing,
+        clock: Callable[[], float],
+    ) -> None:
+        self.clock = clock
+        self.logs = logs
+        self.request_ids = itertools.count(1)
+        self.tickets: dict[ev.RequestId, _LeaseContext] = {}
+        self._scheduler = scheduler
+        self._placement = placement
+        self._launches = launches
+        self._memory = memory
+        self._running: dict[ev.WorkerId, _Running] = {}
+        self._facts: dict[str, WorkerFacts] = {}
+        self._events: deque[ev.Event] = deque()
+        self._is_handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()  # set, and replaced, whenever a worker came or went
+
+    # ------------------------------------------------------------ for the front
+
+    @property
+    def registry(self) -> Registry:
+        """The models that are configured now."""
+        return self._scheduler.registry
+
+    def lease(self, model: str, *, arrived_at: float | None = None) -> _LeaseContext:
+        """An async context manager that waits for a worker of `model` (a configured name).
+
+        Entering raises Unavailable when the request is refused. Cancelling it while it waits, or
+        leaving it, gives the place back. `arrived_at` keeps the place of a request tried again.
+        """
+        return _LeaseContext(self, model, arrived_at)
+
+    def load(self, model: str) -> None:
+        """Make the model resident without a request, as soon as there is room."""
+        self.post(ev.LoadRequested(model))
+
+    async def unload(self, model: str, timeout_s: float) -> bool:
+        """Unload the model once its answers in flight are done; False if that took longer."""
+        self.post(ev.UnloadRequested(model))
+        return await self._gone(lambda r: r.model == model, timeout_s)
+
+    def facts(self, model: str) -> WorkerFacts | None:
+        """What the model's last ready worker said of itself; None if there was none."""
+        return self._facts.get(model)
+
+    def snapshot(self) -> Snapshot:
+        """The state as an operator sees it."""
+        now = self.clock()
+        waiting = {m: len(d.queue) for m, d in self._scheduler.demand.items() if d.queue}
+        return Snapshot(tuple(self._view(model, now) for model in self._scheduler.workers), waiting)
+
+    def _view(self, model: str, now: float) -> WorkerView:
+        scheduler = self._scheduler
+        worker, spec = scheduler.workers[model], scheduler.demand[model].spec
+        running = self._running.get(worker.id)
+        expires_at = scheduler.expires_at(worker)
+        return WorkerView(
+            model=model,
+            engine=spec.engine,
+            worker_id=worker.id,
+            state=worker.state.value,
+            pid=running.handle.pid if running else None,
+            in_flight=worker.num_in_flight,
+            progress=running.progress if running else 0.0,
+            reserved=dict(scheduler.ledger.charge_of(worker.id)),
+            measured=worker.measured,
+            idle_s=None if worker.idle_since is None else now - worker.idle_since,
+            expires_in_s=None if expires_at == float("inf") else expires_at - now,
+            ttl_s=spec.ttl_s,
+        )
+
+    # ------------------------------------------------------------ for the app
+
+    def preload(self) -> None:
+        """Load what the configuration wants loaded from the start."""
+        for model, spec in self.registry.models.items():
+            if spec.preload:
+                self.load(model)
+
+    async def shut_down(self, grace_s: float) -> bool:
+        """Take nothing new, let answers finish, stop all workers; False if the grace ran out first."""
+        self.post(ev.ShutdownRequested())
+        return await self._gone(lambda _: True, grace_s)
+
+    async def _gone(self, concerns: Callable[[_Running], bool], timeout_s: float) -> bool:
+        deadline = self.clock() + timeout_s
+        while any(concerns(running) for running in self._running.values()):
+            left = deadline - self.clock()
+            if left <= 0:
+                return False
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return False
+        return True
+
+    def pids(self) -> dict[ev.WorkerId, int]:
+        """The first process of each worker that has one."""
+        return {i: r.handle.pid for i, r in self._running.items() if r.handle.pid is not None}
+
+    def has_served(self, worker_id: ev.WorkerId) -> bool:
+        """Whether the worker has answered something, so that its memory has been touched."""
+        workers = self._scheduler.workers.values()
+        return any(worker.id == worker_id and worker.num_served > 0 for worker in workers)
+
+    # ------------------------------------------------------------ events in, commands out
+
+    def post(self, event: ev.Event) -> None:
+        """Handle one event now, or, from within a command's effect, right after the current one."""
+        self._events.append(event)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._events:
+                self._handle(self._events.popleft())
+        finally:
+            self._is_handling = False
+        self._arm_timer()
+
+    def _handle(self, event: ev.Event) -> None:
+        for command in self._scheduler.handle(event, self.clock()):
+            match command:
+                case ev.Grant():
+                    self._grant(command)
+                case ev.Reject():
+                    self._reject(command)
+                case ev.StartWorker():
+                    self._start(command)
+                case ev.StopWorker():
+                    self._running[command.worker_id].handle.stop(command.grace_s)
+                case ev.Measured(model, settings, load_s, memory):
+                    self._memory.remember(model, settings, load_s, memory)
+                case ev.Decided(model, action, reason):
+                    log.info(action, model=model, reason=reason)
+                    self._memory.log_decision(model, action, reason)
+
+    def _grant(self, grant: ev.Grant) -> None:
+        ticket = self.tickets[grant.request_id]
+        running = self._running[grant.worker_id]
+        ticket.resolve(
+            Lease(
+                worker_id=grant.worker_id,
+                model=running.model,
+                engine=self._launches[running.model].engine,
+                endpoint=running.handle.endpoint,
+                arrived_at=ticket.arrived_at,
+                queue_s=self.clock() - ticket.arrived_at,
+                swap_s=grant.swap_s,
+                load_s=grant.load_s,
+                _exited=running.exited,
+            )
+        )
+
+    def _reject(self, refusal: ev.Reject) -> None:
+        ticket = self.tickets[refusal.request_id]
+        ticket.resolve(
+            Unavailable(
+                refusal.kind,
+                refusal.reason,
+                retry_after_s=refusal.retry_after_s,
+                cause=refusal.cause,
+            )
+        )
+
+    def _start(self, command: ev.StartWorker) -> None:
+        worker_id, model = command.worker_id, command.model
+
+        def on_progress(progress: float) -> None:
+            self._running[worker_id].progress = progress
+
+        def on_ready(facts: WorkerFacts) -> None:
+            self._facts[model] = facts
+            self._running[worker_id].progress = 1.0
+            self.post(ev.WorkerReady(worker_id, facts.memory))
+            self._tell_changed()
+
+        def on_exit(failure: ev.Failure | None) -> None:
+            self._running.pop(worker_id).exited.set()
+            self.post(ev.WorkerExited(worker_id, failure))
+            self._tell_changed()
+
+        handle = self._placement.start(
+            worker_id,
+            self._launches[model],
+            command.settings,
+            command.load_timeout_s,
+            on_progress=on_progress,
+            on_ready=on_ready,
+            on_exit=on_exit,
+            on_output=lambda line: self.logs.append(model, line),
+        )
+        self._running[worker_id] = _Running(model, handle)
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _arm_timer(self) -> None:
+        """One timer for the scheduler's next deadline. One that is set for earlier may stay: it
+        finds nothing to do and is armed anew, which is cheaper than moving it at every request."""
+        deadline = self._scheduler.next_deadline()
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline != float("inf"):
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.post(ev.TimePassed())
