@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 FinishReason = Literal["stop", "length"]
 
@@ -18,7 +18,8 @@ class EngineError(Exception):
     """A request or a load that cannot be served, in one sentence that a client may read.
 
     `kind` is one of the contract's failure kinds for loads, or one of `bad_request`,
-    `context_length_exceeded`, `unavailable` for requests.
+    `context_length_exceeded`, `unavailable` for requests. A request that fails with `crashed` says that
+    the engine can serve nothing any more: the worker reports it and ends.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -93,7 +94,9 @@ class ModelInfo:
     chat_template: str | None
     bos_token: str
     eos_token: str
-    special: Mapping[str, str] = field(default_factory=dict)  # other named special tokens of the template
+    special: Mapping[str, str] = field(
+        default_factory=dict
+    )  # other named special tokens of the template
     embedding_length: int = 0
 
 
@@ -124,7 +127,9 @@ class Engine(Protocol):
         """
         ...
 
-    async def embed(self, inputs: Sequence[Sequence[int]], *, cache_scope: str = "") -> list[list[float]]:
+    async def embed(
+        self, inputs: Sequence[Sequence[int]], *, cache_scope: str = ""
+    ) -> list[list[float]]:
         """One pooled vector for each token sequence, as the model pools; raises EngineError."""
         ...
 
@@ -142,4 +147,17 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop computing and free the model. Sequences still running end with EngineError."""
+        ...
+
+
+@runtime_checkable
+class CanSleep(Protocol):
+    """An engine that can give its device memory back and take it again. It need not be able to."""
+
+    async def sleep(self) -> None:
+        """Give device memory back. Nothing is in flight; requests raise `unavailable` until `wake`."""
+        ...
+
+    async def wake(self) -> None:
+        """Take the memory again, with the model as it was."""
         ...

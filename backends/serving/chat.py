@@ -1,0 +1,193 @@
+"""Chat messages to the one prompt text that the model was trained on, by its own template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from backends.serving.engine import ModelInfo
+from backends.serving.errors import RequestError, bad_request
+
+_CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+Message = dict[str, Any]
+
+
+class ChatTemplate:
+    """A model's chat template, compiled once; ChatML where the model has none."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._source = info.chat_template or _CHATML
+        self._tokens = {
+            **info.special,
+            "bos_token": info.bos_token,
+            "eos_token": info.eos_token,
+        }
+        try:
+            self._template = _environment().from_string(self._source)
+        except TemplateError as error:
+            raise RequestError(
+                500,
+                f"The chat template of {info.name} cannot be read: {error}.",
+                type="server_error",
+                code="bad_chat_template",
+            ) from error
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether tools are shown to the model, and its calls come in the form that is read back."""
+        return "tools" in self._source and "<tool_call>" in self._source
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt up to where the assistant's answer begins."""
+        values = {
+            **self._tokens,
+            "messages": self._prepared(messages),
+            "tools": list(tools) if tools else None,
+            "documents": None,
+            "add_generation_prompt": True,
+            **(extra or {}),
+        }
+        try:
+            return self._template.render(values)
+        except TemplateError as error:
+            raise bad_request(f"The chat template refuses this: {error}", "messages") from error
+        except Exception as error:
+            raise bad_request(
+                f"The chat template fails on these messages ({type(error).__name__}: {error})",
+                "messages",
+            ) from error
+
+    def _prepared(self, messages: Sequence[Message]) -> list[Message]:
+        if not messages:
+            raise bad_request("messages is empty; at least one message is needed", "messages")
+        keeps_developer = "developer" in self._source
+        return [
+            _prepared(message, f"messages[{index}]", keeps_developer)
+            for index, message in enumerate(messages)
+        ]
+
+
+def _prepared(message: Message, where: str, keeps_developer: bool) -> Message:
+    """A message as templates expect it: content as one text, arguments of calls as objects."""
+    role = message.get("role")
+    if role not in _ROLES:
+        raise bad_request(f"{where}.role must be one of {', '.join(sorted(_ROLES))}", where)
+    if role == "developer" and not keeps_developer:
+        role = "system"
+    prepared = {key: value for key, value in message.items() if value is not None}
+    prepared["role"] = role
+    prepared["content"] = _text(message.get("content"), f"{where}.content")
+    if "tool_calls" in prepared:
+        prepared["tool_calls"] = _calls(prepared["tool_calls"], f"{where}.tool_calls")
+        if not prepared["tool_calls"]:
+            del prepared["tool_calls"]
+    return prepared
+
+
+def _text(content: object, where: str) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise bad_request(f"{where} must be a string or a list of parts", where)
+    return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
+
+
+def _part(part: object, where: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("image_url", "input_image", "image"):
+        raise bad_request("This model has no vision: it cannot read images", where)
+    if kind not in ("text", "refusal", "input_text"):
+        raise bad_request(f"{where}: only parts of type text can be read by this model", where)
+    assert isinstance(part, dict)
+    text = part.get("refusal" if kind == "refusal" else "text")
+    if not isinstance(text, str):
+        raise bad_request(f"{where}.text must be a string", where)
+    return text
+
+
+def _calls(calls: object, where: str) -> list[Message]:
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise bad_request(f"{where} must be a list of objects", where)
+    return [_call(call, f"{where}[{index}]") for index, call in enumerate(calls)]
+
+
+def _call(call: Message, where: str) -> Message:
+    function = call.get("function")
+    if not isinstance(function, dict):
+        raise bad_request(f"{where}.function must be an object", where)
+    return {**call, "function": {**function, "arguments": _arguments(function.get("arguments"))}}
+
+
+def _arguments(arguments: object) -> object:
+    """Templates print arguments as JSON: a string of JSON would come out quoted twice."""
+    if not isinstance(arguments, str):
+        return arguments or {}
+    try:
+        parsed = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        return arguments  # what a model once wrote wrongly must not make the conversation unusable
+    return parsed if isinstance(parsed, dict) else arguments
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """The dialect of Jinja that chat templates are written in."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005 - the user's day
+    return environment
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Plain JSON. Jinja's own filter escapes <, > and & for HTML, which models never saw."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks the assistant's own words for training; for serving it is nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja declares it as a plain class attribute
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)

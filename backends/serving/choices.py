@@ -1,0 +1,109 @@
+"""One choice of an answer: what the engine brings, step by step, into what the client gets.
+
+Tokens become text, text is cut at stop strings and split into content and tool calls, and each token's
+logprob waits until the token's text goes out, so a stream says the same as a whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backends.serving.engine import GenerateRequest, Progress, Token, Tokenizer
+from backends.serving.text import TextStream
+from backends.serving.tools import ToolCall, ToolCallReader
+
+
+@dataclass(slots=True)
+class Delta:
+    """What one step adds to one choice. The last delta of a choice has the `finish_reason`."""
+
+    text: str = ""
+    tool_calls: Sequence[ToolCall] = ()
+    tokens: Sequence[tuple[Token, int]] = ()  # scored tokens, and where their text begins
+    finish_reason: str | None = None
+    prompt_tokens: Sequence[Token | None] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.text
+            or self.tool_calls
+            or self.tokens
+            or self.finish_reason
+            or self.prompt_tokens is not None
+        )
+
+
+@dataclass(slots=True)
+class Choice:
+    """One sequence of the engine's, seen from the client's side."""
+
+    index: int
+    request: GenerateRequest
+    tokenizer: Tokenizer
+    stops: Sequence[str] = ()
+    tools: ToolCallReader | None = None
+    generates: bool = True  # false: only the prompt is wanted (max_tokens 0)
+    num_tokens: int = 0
+    num_cached_tokens: int = 0
+    finish_reason: str | None = None
+    _text: TextStream = field(init=False)
+    _unsent: list[tuple[Token, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._text = TextStream(self.stops)
+
+    def take(self, progress: Progress) -> Delta:
+        """One step of the engine, as it changes the answer."""
+        self.num_cached_tokens = max(self.num_cached_tokens, progress.num_cached_tokens)
+        text = self._take_tokens(progress.tokens) if self.generates else ""
+        reason: str | None = progress.finish_reason
+        if not self.generates:
+            reason = "length"
+        elif self._text.is_stopped:
+            reason = "stop"
+        elif reason is not None:
+            text += self._text.finish()
+        delta = Delta(text, prompt_tokens=progress.prompt_logprobs)
+        if self.tools is not None:
+            reason = self._split_tool_calls(self.tools, delta, reason)
+        if self.request.sampling.logprobs is not None:
+            delta.tokens = self._certain_tokens(is_last=reason is not None)
+        delta.finish_reason = self.finish_reason = reason
+        return delta
+
+    def _take_tokens(self, tokens: Sequence[Token]) -> str:
+        piece, stream = self.tokenizer.piece, self._text
+        is_scored = self.request.sampling.logprobs is not None
+        text = ""
+        for token in tokens:
+            if stream.is_stopped:
+                break
+            if is_scored:
+                self._unsent.append((token, stream.position))
+            text += stream.push(piece(token.id))
+            self.num_tokens += 1
+        return text
+
+    def _split_tool_calls(
+        self, reader: ToolCallReader, delta: Delta, reason: str | None
+    ) -> str | None:
+        delta.text, calls = reader.push(delta.text)
+        if reason is not None:
+            text, last = reader.finish()
+            delta.text += text
+            calls += last
+        delta.tool_calls = calls
+        if reader.is_done or (reason == "stop" and reader.num_calls):
+            return "tool_calls"
+        return reason
+
+    def _certain_tokens(self, *, is_last: bool) -> list[tuple[Token, int]]:
+        """Scored tokens whose text has gone out, or that had none to the end."""
+        sent = self._text.num_sent
+        if is_last and not self._text.is_stopped:
+            certain = self._unsent
+        else:
+            certain = [(token, start) for token, start in self._unsent if start < sent]
+        self._unsent = self._unsent[len(certain) :]
+        return certain

@@ -1,0 +1,66 @@
+"""`POST /v1/embeddings`."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from typing import Any
+
+import msgspec
+
+from backends.serving.engine import Engine
+from backends.serving.errors import bad_request, context_exceeded
+from backends.serving.prompts import Prompt, read_prompts
+from backends.serving.requests import EmbeddingRequest
+
+
+async def embed(engine: Engine, request: EmbeddingRequest, scope: str) -> bytes:
+    """The whole answer: one vector for each input."""
+    if request.encoding_format not in (None, "float", "base64"):
+        raise bad_request("encoding_format must be float or base64", "encoding_format")
+    size = engine.info.embedding_length
+    if request.dimensions is not None and not 1 <= request.dimensions <= size:
+        raise bad_request(f"dimensions must be from 1 to {size}", "dimensions")
+    prompts = read_prompts(engine, request.input, "input")
+    _check(engine, prompts)
+    vectors = await engine.embed([prompt.tokens for prompt in prompts], cache_scope=scope)
+    if request.dimensions is not None and request.dimensions < size:
+        vectors = [_shortened(vector, request.dimensions) for vector in vectors]
+    return msgspec.json.encode(_body(engine, request, prompts, vectors))
+
+
+def _check(engine: Engine, prompts: list[Prompt]) -> None:
+    for prompt in prompts:
+        if not prompt.tokens:
+            raise bad_request("input must not be empty", "input")
+        if len(prompt.tokens) > engine.info.context:
+            raise context_exceeded(engine.info.context, len(prompt.tokens), "input")
+
+
+def _body(
+    engine: Engine, request: EmbeddingRequest, prompts: list[Prompt], vectors: list[list[float]]
+) -> dict[str, Any]:
+    num_tokens = sum(len(prompt.tokens) for prompt in prompts)
+    written = _base64 if request.encoding_format == "base64" else list
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": written(vector)}
+            for index, vector in enumerate(vectors)
+        ],
+        "model": engine.info.name,
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
+
+
+def _shortened(vector: list[float], size: int) -> list[float]:
+    """The first numbers, at length one again: what models trained for it mean by fewer dimensions."""
+    head = vector[:size]
+    length = math.hypot(*head)
+    return [value / length for value in head] if length else head
+
+
+def _base64(vector: list[float]) -> str:
+    """Little-endian 32-bit floats, as OpenAI's clients ask for by default."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,228 @@
+"""What clients send, as typed values. Unknown fields are ignored, null is the same as absent, and a
+wrong type or an impossible value is an error that names the field."""
+
+from __future__ import annotations
+
+import re
+from math import inf, isfinite
+from typing import Any, TypeVar
+
+import msgspec
+
+from backends.serving.engine import SamplingParams
+from backends.serving.errors import RequestError, bad_request
+
+MAX_CHOICES = 128
+MAX_STOPS = 16
+MAX_LOGPROBS = 20
+
+
+class StreamOptions(msgspec.Struct):
+    """What a stream carries beside the answer."""
+
+    include_usage: bool | None = None
+
+
+class Generation(msgspec.Struct, kw_only=True):
+    """The fields that chat and plain completions share."""
+
+    n: int | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    ignore_eos: bool | None = None
+    grammar: str | None = None
+    response_format: dict[str, Any] | None = None
+
+
+class ChatRequest(Generation, kw_only=True):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[dict[str, Any]]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CompletionRequest(Generation, kw_only=True):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[Any] | None = None
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: int | None = None
+    logprobs: int | None = None
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True):
+    """`POST /v1/embeddings`."""
+
+    input: str | list[Any]
+    encoding_format: str | None = None
+    dimensions: int | None = None
+
+
+class TokenizeRequest(msgspec.Struct):
+    """`POST /tokenize`; `add_special` puts the model's BOS and EOS, `parse_special` reads written ones."""
+
+    content: str
+    add_special: bool | None = None
+    parse_special: bool | None = None
+
+
+class DetokenizeRequest(msgspec.Struct):
+    """`POST /detokenize`."""
+
+    tokens: list[int]
+
+
+class ThreadsRequest(msgspec.Struct):
+    """`POST /threads`."""
+
+    threads: int
+
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+_PLACE = re.compile(r"^(?P<text>.*?)(?: - at `(?P<place>[^`]*)`)?$", re.DOTALL)
+
+
+def decode(body: bytes, kind: type[Body]) -> Body:
+    """The body as a value, or a 400 that says where it is wrong."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise bad_request(f"The request body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise bad_request("The request body is nested too deeply") from None
+
+
+def _invalid(text: str) -> RequestError:
+    """msgspec's words in a client's: which field, what was expected."""
+    found = _PLACE.match(text)
+    assert found is not None
+    message = found["text"].replace("`", "").replace("Object missing", "missing")
+    place = (found["place"] or "").removeprefix("key in ").removeprefix("$.").removeprefix("$")
+    place = place.removesuffix("[...]")
+    missing = re.match(r"missing required field (\w+)", message)
+    if missing:
+        place = missing[1]
+        message = f"{place} is required"
+    return bad_request(f"{place}: {message}" if place and not missing else message, place or None)
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 1e6),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "typical_p": (0.0, 1.0),
+    "repetition_penalty": (1e-6, 1e6),
+    "repeat_penalty": (1e-6, 1e6),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "top_k": (-1, inf),
+    "repeat_last_n": (-1, inf),
+    "n": (1, MAX_CHOICES),
+    "top_logprobs": (0, MAX_LOGPROBS),
+    "max_completion_tokens": (1, inf),
+}
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside its range, with the range in the answer."""
+    if low <= value <= high and isfinite(value):
+        return
+    limit = f"at least {low:g}" if high == inf else f"from {low:g} to {high:g}"
+    raise bad_request(f"{name} must be {limit}; it is {value:g}", name)
+
+
+def check(request: Generation) -> None:
+    """Refuse values that no engine can serve."""
+    for name, (low, high) in _RANGES.items():
+        value = getattr(request, name, None)
+        if value is not None:
+            check_range(name, value, low, high)
+    form = (request.response_format or {}).get("type", "text")
+    if form != "text":
+        raise bad_request(
+            f"response_format of type {form} is not supported by this worker yet; "
+            "ask for type text, or give a grammar",
+            "response_format",
+        )
+
+
+def sampling(request: Generation, vocab_size: int, logprobs: int | None) -> SamplingParams:
+    """How the engine is to choose tokens. What the request leaves open stays at the defaults."""
+    chosen: dict[str, Any] = {
+        name: value for name in _SAMPLING_FIELDS if (value := getattr(request, name)) is not None
+    }
+    if request.repeat_penalty is not None:
+        chosen.setdefault("repetition_penalty", request.repeat_penalty)
+    if request.repeat_last_n is not None:
+        chosen["penalty_last_n"] = request.repeat_last_n
+    if chosen.get("top_k", 0) < 0:
+        del chosen["top_k"]  # -1 is "off" to some clients
+    if chosen.get("seed") == -1:
+        del chosen["seed"]  # and "any seed" to llama.cpp's
+    if request.logit_bias:
+        chosen["logit_bias"] = _logit_bias(request.logit_bias, vocab_size)
+    return SamplingParams(**chosen, logprobs=logprobs)
+
+
+_SAMPLING_FIELDS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "ignore_eos",
+    "grammar",
+)
+
+
+def _logit_bias(given: dict[str, float], vocab_size: int) -> dict[int, float]:
+    bias = {}
+    for key, value in given.items():
+        check_range("logit_bias", value, -100, 100)
+        if not key.isascii() or not key.isdigit() or int(key) >= vocab_size:
+            raise bad_request(
+                f"logit_bias: {key!r} is no token id of this model (0 to {vocab_size - 1})",
+                "logit_bias",
+            )
+        bias[int(key)] = value
+    return bias
+
+
+def stops(request: Generation) -> tuple[str, ...]:
+    """The stop strings; empty ones would stop everything and are left out."""
+    given = request.stop
+    if given is None:
+        return ()
+    found = [given] if isinstance(given, str) else given
+    if len(found) > MAX_STOPS:
+        raise bad_request(f"stop takes at most {MAX_STOPS} strings; it has {len(found)}", "stop")
+    return tuple(dict.fromkeys(stop for stop in found if stop))
