@@ -29,11 +29,10 @@ def chat(engine: Engine, template: ChatTemplate, request: ChatRequest, scope: st
     """A chat completion, checked and ready to run."""
     check(request)
     tools = _tools(request)
+    if tools and not template.shows_tools:
+        raise bad_request("This model's chat template has no place for tools", "tools")
     prompt = _chat_prompt(engine, template, request, tools)
-    wanted = request.max_completion_tokens or request.max_tokens
-    if wanted is not None:
-        check_range("max_tokens", wanted, 1, float("inf"))
-    max_tokens = room(engine, prompt, wanted, "messages")
+    max_tokens = room(engine, prompt, _wanted_tokens(request), "messages")
     params = sampling(request, engine.info.vocab_size, _chat_logprobs(request))
     n = request.n or 1
     choices = [
@@ -60,6 +59,14 @@ def _chat_prompt(
     bos = engine.info.bos_token
     writes_bos = bool(bos) and text.startswith(bos)
     return engine.tokenizer.encode(text, add_special=not writes_bos, parse_special=True)
+
+
+def _wanted_tokens(request: ChatRequest) -> int | None:
+    newer, older = request.max_completion_tokens, request.max_tokens
+    wanted = older if newer is None else newer
+    if wanted == 0:
+        raise bad_request("max_tokens must be at least 1 for a chat", "max_tokens")
+    return wanted
 
 
 def _tools(request: ChatRequest) -> list[dict[str, Any]] | None:
@@ -102,14 +109,14 @@ def completions(engine: Engine, request: CompletionRequest, scope: str) -> Compl
             index,
             GenerateRequest(
                 prompt.tokens,
-                room(engine, prompt.tokens, max(1, wanted), "prompt"),
+                room(engine, prompt.tokens, wanted or 1, "prompt"),
                 _seeded(params, index % n),
                 scope,
                 scores_prompt,
             ),
             engine.tokenizer,
             stops(request),
-            generates=wanted > 0,
+            generates=wanted != 0,
         )
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(n))
     ]
@@ -123,8 +130,6 @@ def _check_completion(request: CompletionRequest) -> None:
         raise bad_request("This worker cannot fill in before a suffix yet", "suffix")
     if request.best_of not in (None, request.n or 1):
         raise bad_request("best_of must be equal to n: this worker ranks no answers", "best_of")
-    if request.max_tokens is not None:
-        check_range("max_tokens", request.max_tokens, 0, float("inf"))
     if request.logprobs is not None:
         check_range("logprobs", request.logprobs, 0, MAX_LOGPROBS)
 

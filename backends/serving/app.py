@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from backends.serving import answers, embeddings
-from backends.serving.chat import ChatTemplate
+from backends.serving.chat import ChatTemplate, calls_tools
 from backends.serving.choices import Choice, Delta
 from backends.serving.engine import CanSleep, Engine, EngineError
 from backends.serving.errors import (
@@ -66,14 +66,18 @@ class Serving:
         """The model's chat template, compiled when it is first needed."""
         return ChatTemplate(self.engine.info)
 
+    def warm_up(self) -> None:
+        """Compile the template before the first chat needs it."""
+        try:
+            _ = self.template
+        except RequestError as error:
+            print(error.message, file=sys.stderr, flush=True)
+
     @property
     def capabilities(self) -> frozenset[str]:
         """What clients can ask of this model; tools where calls can be shown and read back."""
         given = self.engine.info.capabilities
-        source = self.engine.info.chat_template or ""
-        if "chat" in given and "tools" in source and "<tool_call>" in source:
-            return given | {"tools"}
-        return given
+        return given | {"tools"} if "chat" in given and calls_tools(self.engine.info) else given
 
     def application(self) -> web.Application:
         """The routes, ready for a runner."""
@@ -101,7 +105,7 @@ class Serving:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Count the request; turn whatever goes wrong into OpenAI's envelope."""
-        if self.is_draining and request.method == "POST":
+        if self.is_draining and request.path.startswith("/v1/"):
             return _error(unavailable("This worker is about to end; send the request again."))
         self.num_in_flight += 1
         try:

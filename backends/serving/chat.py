@@ -15,23 +15,40 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from backends.serving.engine import ModelInfo
 from backends.serving.errors import RequestError, bad_request
 
-_CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+_CHATML = """\
+{%- if tools %}
+{{- '<|im_start|>system\\nYou may call these functions:\\n' }}
+{%- for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}
+{{- 'For each call, write <tool_call>{"name": ..., "arguments": {...}}</tool_call>.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content }}
+{%- for call in message.tool_calls or [] %}
+{{- '<tool_call>' + call.function | tojson + '</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 Message = dict[str, Any]
 
 
+def _source(info: ModelInfo) -> str:
+    return info.chat_template or _CHATML
+
+
+def calls_tools(info: ModelInfo) -> bool:
+    """Whether tools are shown to the model, and its calls come in the form that is read back."""
+    return "tools" in _source(info) and "<tool_call>" in _source(info)
+
+
 class ChatTemplate:
     """A model's chat template, compiled once; ChatML where the model has none."""
 
     def __init__(self, info: ModelInfo) -> None:
-        self._source = info.chat_template or _CHATML
+        self._source = _source(info)
         self._tokens = {
             **info.special,
             "bos_token": info.bos_token,
@@ -48,9 +65,9 @@ class ChatTemplate:
             ) from error
 
     @property
-    def knows_tools(self) -> bool:
-        """Whether tools are shown to the model, and its calls come in the form that is read back."""
-        return "tools" in self._source and "<tool_call>" in self._source
+    def shows_tools(self) -> bool:
+        """Whether the model gets to see the tools it is given."""
+        return "tools" in self._source
 
     def render(
         self,

@@ -60,10 +60,10 @@ class Choice:
         reason: str | None = progress.finish_reason
         if not self.generates:
             reason = "length"
-        elif self._text.is_stopped:
-            reason = "stop"
-        elif reason is not None:
+        elif reason is not None and not self._text.is_stopped:
             text += self._text.finish()
+        if self._text.is_stopped:
+            reason = "stop"
         delta = Delta(text, prompt_tokens=progress.prompt_logprobs)
         if self.tools is not None:
             reason = self._split_tool_calls(self.tools, delta, reason)

@@ -76,6 +76,8 @@ class _Life:
         info = serving.engine.info
         self._report.ready(serving.engine.memory(), info.context, serving.capabilities)
         gc.freeze()  # what is loaded stays: no collection need look at it again
+        gc.enable()
+        serving.warm_up()
         await self._stop.wait()
         await serving.drained()
 

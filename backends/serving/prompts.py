@@ -59,9 +59,11 @@ def checked_tokens(engine: Engine, tokens: Sequence[Any], param: str) -> list[in
 
 
 def room(engine: Engine, prompt: Sequence[int], wanted: int | None, param: str) -> int:
-    """How many tokens may be generated: as wanted, but no more than the context has left."""
+    """How many tokens may be generated: as wanted (-1: no limit), but no more than fit."""
     context = engine.info.context
+    if not prompt:
+        raise bad_request(f"{param} has no tokens", param)
     left = context - len(prompt)
     if left < 1:
         raise context_exceeded(context, len(prompt), param)
-    return left if wanted is None else min(wanted, left)
+    return left if wanted is None or wanted < 0 else min(wanted, left)

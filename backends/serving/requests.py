@@ -144,7 +144,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "repeat_last_n": (-1, inf),
     "n": (1, MAX_CHOICES),
     "top_logprobs": (0, MAX_LOGPROBS),
-    "max_completion_tokens": (1, inf),
+    "max_tokens": (-1, inf),  # -1 is "no limit" to llama.cpp's clients
+    "max_completion_tokens": (-1, inf),
 }
 
 

@@ -10,6 +10,7 @@ why; 2, the command line or the options were wrong.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
@@ -33,14 +34,21 @@ _USAGE = "usage: python -m backends.NAME --listen unix:PATH|tcp:HOST:PORT --opti
 
 def run(load: Load) -> int:
     """Serve what `load(options, progress)` gives, until told to end. The exit code comes back."""
+    gc.disable()  # until ready: a collection in the middle of imports and load finds nothing
     report = Report.from_environment()
     try:
         listen, options = _arguments(sys.argv[1:])
-        loading = Loading(load, options, report)
-        _end_with_stdin(listen)
-        return _serve(listen, loading, report)
     except EngineError as error:
         return _fail(report, error)
+    loading = Loading(load, options, report)
+    _end_with_stdin(listen)
+    try:
+        return _serve(listen, loading, report)
+    except EngineError as error:
+        code = _fail(report, error)
+        if loading.is_running:  # the interpreter must not be taken down under a thread in C code
+            leave(listen, code)
+        return code
 
 
 def _fail(report: Report, error: EngineError) -> int:
@@ -104,6 +112,11 @@ class Loading:
             reason = f"The worker failed while loading ({type(error).__name__}); its log says why."
             self._result = EngineError("crashed", reason)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the load is still at it."""
+        return self._thread.is_alive()
+
     def wait(self) -> Engine:
         """Block until the load has ended; the engine, or why there is none."""
         self._thread.join()
@@ -117,10 +130,9 @@ class Loading:
 
 
 def leave(listen: str, code: int) -> None:
-    """End the process at once, whatever other threads are doing."""
+    """End the process at once, whatever other threads are doing, and wait for nothing: not even
+    for the log, whose reader may be gone."""
     remove_socket(listen)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
 
 
@@ -163,7 +175,8 @@ def _serve(listen: str, loading: Loading, report: Report) -> int:
     """Everything behind the load, imported while the load runs."""
     import signal
 
-    signal.signal(signal.SIGTERM, lambda *_: leave(listen, OK))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leave(listen, OK))
     sock = _bind(listen)
 
     from backends.serving.lifecycle import serve
