@@ -1,0 +1,169 @@
+"""From a configuration and a machine to a registry: budgets, and every model's variants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from swapper.config.layout import HOST, auto_context, fits, layouts
+from swapper.config.problems import Problem
+from swapper.config.schema import LlamaCppModel
+from swapper.config.units import format_size
+from swapper.config.values import Config, ConfiguredModel
+from swapper.core.events import DeviceReading, Measured
+from swapper.core.footprint import LoadPlan, Shape, read_shape
+from swapper.core.registry import Bytes, ModelSpec, Registry, Settings, Variant
+
+GIB = 1 << 30
+LOAD_BYTES_S = 1.0e9  # a disk's speed, as a first guess of load times
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A registry, and what was decided on the way that people should know."""
+
+    registry: Registry
+    notes: tuple[Problem, ...]
+
+
+def build_registry(
+    config: Config, devices: Mapping[str, DeviceReading], learned: Iterable[Measured] = ()
+) -> Registry:
+    """The registry for this machine. What was measured of a variant replaces its estimate."""
+    return plan_registry(config, devices, learned).registry
+
+
+def plan_registry(
+    config: Config, devices: Mapping[str, DeviceReading], learned: Iterable[Measured] = ()
+) -> Planned:
+    """The same, with notes."""
+    planner = _Planner(config, devices, learned)
+    models = {name: planner.spec(model) for name, model in config.models.items()}
+    registry = Registry(models, planner.budgets, config.limits)
+    return Planned(registry, tuple(planner.notes))
+
+
+def budgets_of(config: Config, devices: Mapping[str, DeviceReading]) -> dict[str, int]:
+    """What all models together may take of every device."""
+    gpu = config.memory.gpu
+    wanted = {
+        device: gpu.get(device, "auto") if isinstance(gpu, dict) else gpu for device in devices
+    }
+    wanted[HOST] = config.memory.host
+    return {name: _budget(wanted[name], reading.total) for name, reading in devices.items()}
+
+
+def _budget(wanted: int | float | Literal["auto"], total: int) -> int:
+    if wanted == "auto":
+        return max(0, total - max(GIB, total // 10))
+    return min(total, round(wanted * total) if isinstance(wanted, float) else wanted)
+
+
+class _Planner:
+    """Plans one model after another; `notes` tell what is not as somebody might expect."""
+
+    def __init__(
+        self, config: Config, devices: Mapping[str, DeviceReading], learned: Iterable[Measured]
+    ) -> None:
+        self.config = config
+        self.budgets = budgets_of(config, devices)
+        self.learned = {(item.model, Variant(settings=item.settings).key): item for item in learned}
+        self.notes: list[Problem] = []
+
+    def spec(self, model: ConfiguredModel) -> ModelSpec:
+        variants = self._variants(model)
+        first = self.learned.get((model.spec.name, variants[0].key))
+        load_s = first.load_s if first else _load_guess(model)
+        variants = tuple(self._corrected(model.spec.name, variant) for variant in variants)
+        self._check_room(model, variants)
+        return replace(model.spec, variants=variants, load_s=load_s)
+
+    def _corrected(self, name: str, variant: Variant) -> Variant:
+        measured = self.learned.get((name, variant.key))
+        return replace(variant, needs={**variant.needs, **measured.memory}) if measured else variant
+
+    def _variants(self, model: ConfiguredModel) -> tuple[Variant, ...]:
+        section = model.section
+        if not isinstance(section, LlamaCppModel):
+            return model.spec.variants
+        if section.memory:
+            return (Variant(section.memory, self._told(section, section.memory)),)
+        if model.header is None:
+            return (Variant(settings={"gpu_layers": 0}),)
+        header = model.header
+        return self._laid_out(
+            model, section, read_shape(header.metadata, header.lengths, header.tensors)
+        )
+
+    def _told(self, section: LlamaCppModel, memory: Bytes) -> Settings:
+        """Settings where memory was set by hand: GPUs named there get the layers."""
+        gpus = [device for device in memory if device != HOST]
+        if not gpus:
+            return {"gpu_layers": 0}
+        layers = -1 if section.gpu_layers == "auto" else section.gpu_layers
+        return {"gpu_layers": layers, "devices": gpus}
+
+    def _laid_out(
+        self, model: ConfiguredModel, section: LlamaCppModel, shape: Shape
+    ) -> tuple[Variant, ...]:
+        gpus = self._gpus(model, section)
+        layers = None if section.gpu_layers == "auto" else section.gpu_layers
+        plan = _load_plan(section, shape)
+        context = plan.context
+        if section.context == "auto" and section.kv_tokens is None:
+            context = auto_context(shape, plan, self.budgets, layers, gpus)
+        variants = layouts(shape, replace(plan, context=context), self.budgets, layers, gpus)
+        if section.context != "auto" or context == shape.trained_context:
+            return variants
+        if context < plan.context:
+            self._note(model, f"context: {context} of {plan.context} tokens, as memory is short")
+        told = {"context": context}
+        return tuple(replace(v, settings={**v.settings, **told}) for v in variants)
+
+    def _gpus(self, model: ConfiguredModel, section: LlamaCppModel) -> list[str]:
+        present = [device for device, size in self.budgets.items() if device != HOST and size]
+        missing = set(section.devices or ()) - set(present)
+        if missing:
+            self._note(
+                model, f"devices: {', '.join(sorted(missing))} is not there or has no budget"
+            )
+        if section.gpu_layers not in ("auto", 0) and not present:
+            self._note(model, "gpu_layers: there is no GPU; all layers run on the CPU")
+        return [gpu for gpu in present if section.devices is None or gpu in section.devices]
+
+    def _check_room(self, model: ConfiguredModel, variants: tuple[Variant, ...]) -> None:
+        if any(fits(variant.needs, self.budgets) for variant in variants):
+            return
+        lacks = ", ".join(
+            f"{format_size(need)} of {device}, where {format_size(self.budgets.get(device, 0))} may be used"
+            for device, need in variants[-1].needs.items()
+            if need > self.budgets.get(device, 0)
+        )
+        self._note(model, f"needs {lacks}: it cannot be loaded")
+
+    def _note(self, model: ConfiguredModel, text: str) -> None:
+        key, name = f"models.{model.spec.name}", model.spec.name
+        self.notes.append(Problem(self.config.file, model.line, key, text, name))
+
+
+def _load_plan(section: LlamaCppModel, shape: Shape) -> LoadPlan:
+    trained = shape.trained_context or 4096
+    context = (
+        min(trained, section.kv_tokens or trained) if section.context == "auto" else section.context
+    )
+    return LoadPlan(
+        context=context,
+        kv_tokens=section.kv_tokens,
+        parallel=section.parallel,
+        cache_type_k=section.cache_type_k,
+        cache_type_v=section.cache_type_v,
+        ubatch=section.ubatch or 512,
+    )
+
+
+def _load_guess(model: ConfiguredModel) -> float:
+    """Seconds to load, before any load was seen."""
+    if model.header is not None:
+        return 0.5 + model.header.file_bytes / LOAD_BYTES_S
+    return {"echo": 0.5, "url": 0.0}.get(model.spec.engine, model.spec.load_s)

@@ -1,0 +1,79 @@
+"""A configuration, read and checked: frozen values for those who build swapper from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from swapper.config.listen import Listen
+from swapper.config.problems import Problem
+from swapper.config.schema import MemorySection, ModelSection
+from swapper.core.registry import ModelSpec
+from swapper.errors import ConfigError
+from swapper.gguf import GgufHeader
+from swapper.runtime.placement import LaunchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A client's key; `name` is what logs and workers see."""
+
+    name: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredModel:
+    """One model: for the core (`spec`, its variants still to be planned) and for the runtime."""
+
+    spec: ModelSpec
+    launch: LaunchSpec
+    section: ModelSection  # as written in the file
+    line: int | None = None
+    header: GgufHeader | None = None  # of a GGUF that is there and whole
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that was configured.
+
+    `problems` concern single models (a missing file): these answer with an error, the others serve.
+    `warnings` are for people.
+    """
+
+    file: str
+    listen: tuple[Listen, ...]
+    models: Mapping[str, ConfiguredModel]
+    api_keys: tuple[ApiKey, ...] = ()
+    insecure: bool = False
+    memory: MemorySection = field(default_factory=MemorySection)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def launches(self) -> dict[str, LaunchSpec]:
+        """How every model's worker is brought up."""
+        return {name: model.launch for name, model in self.models.items()}
+
+    def problem_of(self, model: str) -> Problem | None:
+        """Why the model cannot be served, if it cannot."""
+        return next((problem for problem in self.problems if problem.model == model), None)
+
+    def listening_on(self, listen: tuple[Listen, ...]) -> Config:
+        """The same with other addresses; raises ConfigError where they would be open to all."""
+        text = exposure(listen, bool(self.api_keys), self.insecure)
+        if text:
+            raise ConfigError(text)
+        return replace(self, listen=listen)
+
+
+def exposure(listen: tuple[Listen, ...], has_keys: bool, insecure: bool) -> str | None:
+    """What is wrong with listening there, if everybody could come in."""
+    open_to_all = [str(address) for address in listen if not address.is_local]
+    if not open_to_all or has_keys or insecure:
+        return None
+    return (
+        f"{', '.join(open_to_all)} can be reached from other machines, and no api_keys are set; "
+        "add api_keys, listen on 127.0.0.1, or say `insecure: true`"
+    )
