@@ -1,0 +1,30 @@
+"""The engines that come with swapper, found as files: the proxy never imports them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+BACKENDS = Path(__file__).parents[3] / "backends"  # beside the package `swapper`, installed or not
+
+
+def find_own_engine(name: str) -> tuple[str, ...] | None:
+    """The command line that runs it, None if there is no such engine."""
+    if not name.isidentifier():
+        return None
+    if not (BACKENDS / name / "__main__.py").is_file() and not (BACKENDS / f"{name}.py").is_file():
+        return None
+    return sys.executable, "-P", "-m", f"backends.{name}"  # -P: whatever lies in the current folder
+
+
+def environment() -> dict[str, str]:
+    """What our engines need in their environment, beside the proxy's own."""
+    env = {
+        "PYTHONUNBUFFERED": "1",  # the log shows lines when they are written
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # so that everybody means the same GPU by `cuda:0`
+    }
+    if BACKENDS.parent.name not in ("site-packages", "dist-packages"):
+        paths = (str(BACKENDS.parent), os.environ.get("PYTHONPATH", ""))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return env

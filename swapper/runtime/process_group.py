@@ -1,0 +1,230 @@
+"""Worker processes that are gone when the proxy is, whatever ended it, and their children with them.
+
+Who sees to it, by way of ending:
+
+- the proxy stops a worker: TERM first; by force, KILL to its process group, or to the whole tree
+  that its guard (`warden.py`) holds together;
+- the proxy is killed: the pipes it held as its workers' standard input close. Guards end their
+  trees; our own workers (`backends`) exit, and where one hangs, the kernel kills it (`leash`);
+- a guard is killed: the kernel kills its command, `sweep` finds the rest by a mark in their
+  environment. So does the next proxy with what may be left of a machine's bad day.
+
+Processes must be started on the event loop's own thread: the kernel ties the leash to the thread
+that forked, and kills when that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from swapper.runtime.line_pipe import LinePipe
+
+WARDEN = str(Path(__file__).with_name("warden.py"))
+MARK = "SWAPPER_WORKER"  # in the environment of every process of a worker
+REPORT_LINE_BYTES = 65_536
+STOP_CMD_LIMIT_S = 5.0  # for a stop command when the proxy is gone
+LINGER_S = 2.0  # how long killed members of a group are waited for
+
+# Of the proxy's environment, what a worker has no business with: its supervisor's channels, its key.
+PRIVATE = frozenset(
+    (
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "SWAPPER_API_KEY",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run. `is_foreign`: not one of ours, so it runs under a guard, with its `stop_cmd`.
+
+    `env` is laid over the proxy's environment. `mark` tells its processes from all others.
+    """
+
+    argv: tuple[str, ...]
+    mark: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    stop_cmd: tuple[str, ...] = ()
+    is_foreign: bool = False
+
+
+class ProcessGroup:
+    """A running program with all its descendants.
+
+    Starting it raises OSError when there is no process to be had (out of memory or of process
+    numbers); a program that cannot be executed is reported and ends by itself with status 127.
+    """
+
+    def __init__(
+        self, program: Program, on_line: Callable[[str], None], on_report: Callable[[str], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._program = program
+        self._exited: asyncio.Future[int] = self._loop.create_future()
+        report, self._process = _spawn(program)
+        assert self._process.stdout is not None
+        self._output = LinePipe(os.dup(self._process.stdout.fileno()), on_line)
+        self._process.stdout.close()
+        self._report = LinePipe(report, on_report, REPORT_LINE_BYTES)
+        self._watch()
+
+    @property
+    def pid(self) -> int:
+        """The first process; all others of the program descend from it."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Its exit status (negative: the signal), once no process is left and all output is read."""
+        status = await asyncio.shield(self._exited)
+        await self._until_group_is_empty()
+        if status == -signal.SIGKILL:  # perhaps the guard itself was killed
+            await asyncio.to_thread(sweep, self._program.mark)
+        self._report.drain()
+        self._output.drain()
+        return status
+
+    def terminate(self) -> None:
+        """Ask it to end in good order."""
+        self._send(os.kill, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, and all its descendants, by force."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if not self._program.is_foreign:  # else the guard does it; it must live until it has
+            self._send(os.killpg, signal.SIGKILL)
+
+    def _send(self, send: Callable[[int, int], None], number: int) -> None:
+        if not self._exited.done():  # not reaped, so the number is still its own
+            try:
+                send(self._process.pid, number)
+            except (ProcessLookupError, PermissionError):  # the latter: macOS, for a zombie
+                pass
+
+    def _watch(self) -> None:
+        """Have `_reap` called when the process has ended."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not Linux, or forbidden
+            threading.Thread(target=self._watch_blocking, daemon=True).start()
+            return
+
+        def ended() -> None:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._reap()
+
+        self._loop.add_reader(pidfd, ended)
+
+    def _watch_blocking(self) -> None:
+        self._process.wait()
+        self._loop.call_soon_threadsafe(self._reap)
+
+    def _reap(self) -> None:
+        """The first process has ended. What is left of its group goes with it."""
+        self._send(os.killpg, signal.SIGKILL)
+        status = self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._exited.set_result(status)
+
+    async def _until_group_is_empty(self) -> None:
+        deadline = self._loop.time() + LINGER_S
+        while _group_exists(self.pid) and self._loop.time() < deadline:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.005)
+
+
+def sweep(mark: str) -> int:
+    """Kill every process whose mark begins with `mark`, until none is found; how many there were.
+
+    Blocks for some 10 ms. Finds only what kept its environment: a second net, not the first.
+    """
+    killed: set[int] = set()
+    for _ in range(20):
+        found = [pid for pid in psutil.pids() if _is_marked(pid, mark)]
+        if not found:
+            break
+        for pid in found:
+            _kill(pid)
+        killed.update(found)
+        time.sleep(0.005)
+    return len(killed)
+
+
+def _spawn(program: Program) -> tuple[int, subprocess.Popen[bytes]]:
+    """Its report, open for reading, and the process."""
+    report, their_report = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", WARDEN, *_arguments(program, their_report)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # one pipe, so that lines keep their order
+            pass_fds=(their_report,),
+            start_new_session=True,
+            env=dict(_environment(program, their_report)),
+            bufsize=0,
+        )
+    except BaseException:
+        os.close(report)
+        raise
+    finally:
+        os.close(their_report)
+    return report, process
+
+
+def _arguments(program: Program, report_fd: int) -> list[str]:
+    if not program.is_foreign:
+        return ["leash", str(os.getpid()), *program.argv]
+    count, limit = str(len(program.stop_cmd)), str(STOP_CMD_LIMIT_S)
+    cwd = program.cwd or "."
+    return ["guard", str(report_fd), cwd, limit, count, *program.stop_cmd, *program.argv]
+
+
+def _environment(program: Program, report_fd: int) -> Iterator[tuple[str, str]]:
+    yield from ((name, value) for name, value in os.environ.items() if name not in PRIVATE)
+    yield from program.env.items()
+    yield MARK, program.mark
+    if not program.is_foreign:
+        yield "SWAPPER_REPORT_FD", str(report_fd)
+
+
+def _group_exists(pgid: int) -> bool:
+    try:
+        os.killpg(pgid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _is_marked(pid: int, mark: str) -> bool:
+    try:
+        return pid != os.getpid() and psutil.Process(pid).environ().get(MARK, "").startswith(mark)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
