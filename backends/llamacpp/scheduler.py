@@ -1,0 +1,287 @@
+"""Who runs, with which cells, in the next step. Pure: cells are moved through `KvMemory`, time plays no part.
+
+    waiting --admit--> running --finish--> kept --room is needed--> gone
+       ^                  |
+       +----preempt-------+
+
+Rules:
+1. Sequences are admitted in order of arrival, as long as there is a slot and the pool has room for their
+   prompts and for a while of answers. What stands in order before does not let later ones past.
+2. A sequence starts from the longest beginning that any kept or running one of its scope has computed.
+   Its last token is always run anew: without that there are no logits.
+3. Where a longer beginning is being computed just now, the sequence waits for it instead of computing the
+   same once more. This is the one case in which later arrivals may pass.
+4. When cells run short: kept sequences go first, least recently used first; then the youngest running
+   sequence gives its cells up and is computed again later. Alone, a sequence always fits.
+
+Slots below `max_running` run; those above only keep.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence as Ordered
+from heapq import heappop, heappush
+from typing import Protocol
+
+from backends.llamacpp.batch import Chunk, plan_chunks
+from backends.llamacpp.cache import PrefixCache
+from backends.llamacpp.cells import CellLedger
+from backends.llamacpp.sequence import Sequence, common_prefix
+
+MIN_SHARED = 16  # a shorter common beginning is not worth a copy, nor keeping
+MIN_AWAITED = 32  # nor, when it is still being computed, a step's wait
+HEADROOM = 32  # answer tokens that must fit beyond the prompts before one more is admitted
+
+
+class KvMemory(Protocol):
+    """Moves cells between slots, between steps."""
+
+    def copy(self, source: int, target: int, length: int) -> bool:
+        """Give the empty `target` the first `length` positions of `source`; False where the model's
+        memory no longer has them all, with `target` in any state."""
+        ...
+
+    def remove(self, slot: int) -> None:
+        """Empty `slot`."""
+        ...
+
+
+class Scheduler:
+    """Sole owner of waiting, running and kept sequences and of the books of their cells."""
+
+    def __init__(
+        self,
+        memory: KvMemory,
+        *,
+        pool: int,
+        max_running: int,
+        max_slots: int,
+        budget: int,
+        max_outputs: int,
+        can_cut: bool = True,
+    ) -> None:
+        self.budget = budget
+        self.max_running = max_running
+        self.max_outputs = max_outputs
+        self.can_cut = can_cut  # False: the model's state is all or nothing (recurrent layers)
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.cache = PrefixCache()
+        self.cells = CellLedger(pool)
+        self.num_preempted = 0
+        self._memory = memory
+        self._run_slots = list(range(max_running))
+        self._keep_slots = list(range(max_running, max_slots))
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        insort(self.waiting, sequence, key=_arrival)
+
+    def schedule(self) -> list[Chunk]:
+        """Admit whom there is room for, and say what the next step computes."""
+        self._admit()
+        while True:
+            chunks = plan_chunks(self.running, self.budget, self.max_outputs)
+            if self._make_room(sum(chunk.length for chunk in chunks)):
+                return chunks
+
+    def advance(self, chunks: Ordered[Chunk]) -> None:
+        """The step was computed."""
+        for chunk in chunks:
+            sequence = chunk.sequence
+            assert sequence.slot is not None, "a chunk outlived its sequence's slot"
+            self.cells.extend(sequence.slot, chunk.length)
+            sequence.num_computed += chunk.length
+
+    def finish(self, sequence: Sequence) -> None:
+        """`sequence` is over, for whatever reason: its cells are kept, its place is free."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence.slot is None:
+            return
+        if sequence.num_computed >= MIN_SHARED:
+            self._keep(sequence, sequence.slot)
+        self._give_back(sequence)
+
+    def relieve(self) -> bool:
+        """The pool was too short for the step after all: make some room; False when none can be."""
+        if self.cache:
+            for slot in self.cache.clear():
+                self._free_kept(slot)
+            return True
+        return self._preempt_youngest()
+
+    def discard(self, sequence: Sequence) -> None:
+        """`sequence` ends and its cells, which may be wrong, are not kept."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence.slot is not None:
+            self._give_back(sequence)
+
+    def drop_cache(self) -> None:
+        """Forget all that is kept."""
+        for slot in self.cache.clear():
+            self._free_kept(slot)
+
+    # Admission
+
+    def _admit(self) -> None:
+        for sequence in list(self.waiting):
+            if len(self.running) >= self.max_running:
+                return
+            if self._awaits_prefill(sequence):
+                continue
+            if not self._start(sequence):
+                return
+
+    def _awaits_prefill(self, sequence: Sequence) -> bool:
+        """Rule 3. The answer is remembered in `waits_for`, so that it costs nothing to ask again."""
+        if sequence.waits_for is not None:
+            source, length = sequence.waits_for
+            if source.is_running and source.num_computed < length:
+                return True
+            sequence.waits_for = None
+        if not self.can_cut or sequence.score_prompt:
+            return False
+        found = self._best_prefix(sequence)
+        best = (found[1] if found else 0) + MIN_AWAITED
+        for other in self.running:
+            if other.scope != sequence.scope or other.is_decoding:
+                continue
+            length = common_prefix(other.tokens, sequence.tokens, sequence.num_tokens - 1)
+            if length > other.num_computed and length >= best:
+                sequence.waits_for, best = (other, length), length
+        return sequence.waits_for is not None
+
+    def _best_prefix(self, sequence: Sequence) -> tuple[int, int] | None:
+        """Slot and length of the longest computed beginning that `sequence` may take over."""
+        if sequence.score_prompt:
+            return None
+        limit = sequence.num_tokens - 1
+        best = self.cache.match(sequence.tokens, sequence.scope, limit, whole=not self.can_cut)
+        if self.can_cut:
+            for other in self.running:
+                if other.scope == sequence.scope and other.slot is not None:
+                    reach = min(limit, other.num_computed)
+                    length = common_prefix(other.tokens, sequence.tokens, reach)
+                    if length > (best[1] if best else 0):
+                        best = other.slot, length
+        return best if best and best[1] >= MIN_SHARED else None
+
+    def _start(self, sequence: Sequence) -> bool:
+        """Give `sequence` a slot and the cells it can take over; False when the pool has no room."""
+        slot = self._run_slots[0]
+        source, length = self._best_prefix(sequence) or (None, 0)
+        if source is not None:
+            self.cells.share(source, slot, length)
+        if self.running and not self._has_room(sequence, slot, length):
+            self.cells.release(slot)
+            return False
+        heappop(self._run_slots)
+        if source is not None and not self._take_over(source, slot, length):
+            length = 0
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        sequence.slot, sequence.num_computed = slot, length
+        if sequence.num_cached is None:
+            sequence.num_cached = length
+        return True
+
+    def _has_room(self, sequence: Sequence, slot: int, length: int) -> bool:
+        slots = [slot, *(other.slot for other in self.running if other.slot is not None)]
+        wanted = sequence.num_tokens - length + _headroom(sequence)
+        wanted += sum(other.num_left + _headroom(other) for other in self.running)
+        return self.cells.held_by(slots) + wanted <= self.cells.size
+
+    def _take_over(self, source: int, slot: int, length: int) -> bool:
+        if source >= self.max_running:
+            self.cache.touch(source)
+        if self._memory.copy(source, slot, length):
+            return True
+        self._memory.remove(slot)
+        self.cells.release(slot)
+        return False
+
+    # Room
+
+    def _make_room(self, wanted: int) -> bool:
+        """Free cells until `wanted` fit; False when a sequence had to go and the plan is void."""
+        while self.cells.free < wanted:
+            if not self._drop_oldest():
+                if not self._preempt_youngest():
+                    raise AssertionError("a lone sequence is larger than the pool")
+                return False
+        return True
+
+    def _drop_oldest(self) -> bool:
+        slot = self.cache.pop_oldest()
+        if slot is None:
+            return False
+        self._free_kept(slot)
+        return True
+
+    def _free_kept(self, slot: int) -> None:
+        self._memory.remove(slot)
+        self.cells.release(slot)
+        heappush(self._keep_slots, slot)
+
+    def _preempt_youngest(self) -> bool:
+        """Rule 4. Never the last one: alone it must be able to finish."""
+        if len(self.running) < 2:
+            return False
+        sequence = max(self.running, key=_arrival)
+        self._give_back(sequence)
+        sequence.num_computed = 0
+        self.num_preempted += 1
+        self.add(sequence)
+        return True
+
+    # Endings
+
+    def _keep(self, sequence: Sequence, slot: int) -> None:
+        tokens = sequence.tokens[: sequence.num_computed]
+        if self.cache.covering(tokens, sequence.scope) is not None:
+            return
+        for covered in self.cache.covered_by(tokens, sequence.scope):
+            self.cache.remove(covered)
+            self._free_kept(covered)
+        if not self._keep_slots and not self._drop_oldest():
+            return
+        keep = heappop(self._keep_slots)
+        self.cells.share(slot, keep, len(tokens))
+        if self._memory.copy(slot, keep, len(tokens)):
+            self.cache.add(keep, tokens, sequence.scope)
+        else:
+            self._free_kept(keep)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        assert sequence.slot is not None
+        self._memory.remove(sequence.slot)
+        self.cells.release(sequence.slot)
+        heappush(self._run_slots, sequence.slot)
+        self.running.remove(sequence)
+        sequence.slot = None
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError where the books do not agree with each other."""
+        self.cells.check_integrity()
+        assert self.cells.used <= self.cells.size
+        assert not set(self.waiting) & set(self.running)
+        assert all(not sequence.is_running for sequence in self.waiting)
+        slots = [sequence.slot for sequence in self.running]
+        assert len(set(slots)) == len(slots)
+        for sequence in self.running:
+            assert sequence.slot is not None
+            assert self.cells.length(sequence.slot) == sequence.num_computed
+
+
+def _arrival(sequence: Sequence) -> int:
+    return sequence.serial
+
+
+def _headroom(sequence: Sequence) -> int:
+    return min(sequence.max_tokens - sequence.num_answer, HEADROOM)

@@ -1,0 +1,132 @@
+"""Puts an engine together: options, model, contexts."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from backends.llamacpp import loader, options
+from backends.llamacpp.binding import L
+from backends.llamacpp.loader import POOLING_NONE, POOLING_RANK, Loaded
+from backends.llamacpp.memory import DeviceMeter
+from backends.llamacpp.options import POOLINGS
+from backends.llamacpp.vocabulary import Vocabulary
+from backends.serving.engine import EngineError, ModelInfo
+
+if TYPE_CHECKING:
+    from backends.llamacpp.context import Context
+    from backends.llamacpp.embedder import Embedder
+    from backends.llamacpp.engine import LlamaEngine
+    from backends.llamacpp.stepper import Stepper
+
+MAX_SLOTS = 256  # llama.cpp's own bound on sequences in one unified KV cache
+
+
+def load(raw: dict[str, Any], progress: Callable[[float], None]) -> LlamaEngine:
+    """A running engine by the contract's options; raises EngineError."""
+    parsed = options.parse(raw)
+    # numpy and all that needs it are imported while llama.cpp reads the file, which holds no lock.
+    imports = threading.Thread(target=importlib.import_module, args=["backends.llamacpp.engine"])
+    imports.start()
+    try:
+        devices = DeviceMeter()
+        loaded = loader.load(parsed, progress)
+    finally:
+        imports.join()
+    try:
+        return _assemble(loaded, devices)
+    except BaseException:
+        L.llama_model_free(loaded.pointer)
+        raise
+
+
+def _assemble(loaded: Loaded, devices: DeviceMeter) -> LlamaEngine:
+    from backends.llamacpp.engine import LlamaEngine
+
+    _refuse_what_cannot_run(loaded)
+    vocabulary = Vocabulary(loaded.pointer)
+    context, stepper = _generator(loaded, vocabulary) if loaded.kind == "generate" else (None, None)
+    embedder = _embedder(loaded, vocabulary)
+    info = describe(loaded, vocabulary, generates=stepper is not None, embeds=embedder is not None)
+    return LlamaEngine(
+        loaded,
+        info,
+        vocabulary,
+        context=context,
+        stepper=stepper,
+        embedder=embedder,
+        devices=devices,
+    )
+
+
+def describe(loaded: Loaded, vocabulary: Vocabulary, *, generates: bool, embeds: bool) -> ModelInfo:
+    """What the serving layer needs to know of the model."""
+    raw = L.llama_model_chat_template(loaded.pointer, None)
+    template = raw.decode("utf-8", "replace") if raw else None
+    named = vocabulary.named
+    capabilities = {"embeddings"} if embeds else set()
+    if generates:
+        capabilities.add("completions")
+        if template:
+            capabilities |= {"chat", "tools"} if "tools" in template else {"chat"}
+    return ModelInfo(
+        name=loaded.options.model,
+        context=loaded.context,
+        trained_context=loaded.trained_context,
+        vocab_size=vocabulary.size,
+        capabilities=frozenset(capabilities),
+        chat_template=template,
+        bos_token=named.pop("bos_token", ""),
+        eos_token=named.pop("eos_token", ""),
+        special=named,
+        embedding_length=L.llama_model_n_embd_out(loaded.pointer),
+    )
+
+
+def _refuse_what_cannot_run(loaded: Loaded) -> None:
+    model = loaded.pointer
+    if loaded.pooling == POOLING_RANK:
+        raise EngineError("unsupported", "Reranking models are not supported")
+    if L.llama_model_has_encoder(model) and L.llama_model_has_decoder(model):
+        raise EngineError("unsupported", "Encoder-decoder models are not supported")
+    if L.llama_model_is_diffusion(model):
+        raise EngineError("unsupported", "Diffusion models are not supported")
+    if not loaded.options.context and not loaded.trained_context:
+        raise EngineError("bad_options", "context: the model does not say what it was trained for")
+
+
+def _generator(loaded: Loaded, vocabulary: Vocabulary) -> tuple[Context, Stepper]:
+    from backends.llamacpp.context import Context
+    from backends.llamacpp.scheduler import Scheduler
+    from backends.llamacpp.stepper import Stepper
+
+    params = loader.generation_params(loaded)
+    context = Context(loader.open_context(loaded, params), vocabulary.size)
+    scheduler = Scheduler(
+        context,
+        pool=L.llama_n_ctx(context.pointer),
+        max_running=loaded.options.parallel,
+        max_slots=MAX_SLOTS if loaded.can_cut else params.n_seq_max,
+        budget=L.llama_n_batch(context.pointer),
+        max_outputs=params.n_outputs_max,
+        can_cut=loaded.can_cut,
+    )
+    return context, Stepper(context, scheduler, vocabulary)
+
+
+def _embedder(loaded: Loaded, vocabulary: Vocabulary) -> Embedder | None:
+    """Embeddings as the model's header pools them, or as the options ask; None where neither does."""
+    from backends.llamacpp.embedder import Embedder
+
+    asked = loaded.options.pooling
+    pooling = loaded.pooling if asked is None else asked
+    if pooling == POOLING_NONE:
+        if loaded.kind == "generate":
+            return None
+        pooling = POOLINGS["mean"]
+    params = loader.embedding_params(loaded, pooling)
+    pointer = loader.open_context(loaded, params)
+    length = L.llama_model_n_embd_out(loaded.pointer)
+    return Embedder(pointer, length, vocabulary.size, slots=params.n_seq_max)

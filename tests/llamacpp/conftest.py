@@ -1,0 +1,181 @@
+"""Tiny random models, written here: two layers, a byte-level vocabulary, a chat template."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from backends.serving.engine import GenerateRequest, Progress, SamplingParams
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+MERGES = ["t h", "th e", "i n", "Ġ t"]
+
+
+def byte_symbols() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    stand_ins = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(stand_ins)) for byte in range(256)]
+
+
+def write_model(
+    path: Path,
+    *,
+    seed: int = 1,
+    architecture: str = "llama",
+    context: int = 2048,
+    pooling: int | None = None,
+    layers: int = 2,
+) -> Path:
+    """A random causal model whose greedy answers do not repeat one token for ever."""
+    tokens = [*byte_symbols(), *(merge.replace(" ", "") for merge in MERGES), *SPECIAL]
+    width, heads, kv_heads, inner = 64, 4, 2, 128
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("tiny")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(len(tokens))
+    if pooling is not None:
+        writer.add_pooling_type(gguf.PoolingType(pooling))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    control = len(tokens) - len(SPECIAL)
+    kinds = [gguf.TokenType.NORMAL] * control + [gguf.TokenType.CONTROL] * len(SPECIAL)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(MERGES)
+    writer.add_bos_token_id(control)
+    writer.add_eos_token_id(control + 2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+    random = np.random.default_rng(seed)
+
+    def add(name: str, *shape: int, scale: float = 0.3) -> None:
+        writer.add_tensor(name, random.normal(0, scale, shape).astype(np.float32))
+
+    add("token_embd.weight", len(tokens), width, scale=1.0)
+    add("output.weight", len(tokens), width, scale=0.5)
+    writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
+    for layer in range(layers):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(width, np.float32))
+        add(f"blk.{layer}.attn_q.weight", width, width)
+        add(f"blk.{layer}.attn_k.weight", width * kv_heads // heads, width)
+        add(f"blk.{layer}.attn_v.weight", width * kv_heads // heads, width)
+        add(f"blk.{layer}.attn_output.weight", width, width)
+        add(f"blk.{layer}.ffn_gate.weight", inner, width)
+        add(f"blk.{layer}.ffn_up.weight", inner, width)
+        add(f"blk.{layer}.ffn_down.weight", width, inner)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def quantize(source: Path, target: Path, file_type: int) -> Path:
+    from backends.llamacpp.binding import L, log
+
+    log.install()
+    params = L.llama_model_quantize_default_params()
+    params.ftype, params.nthread = file_type, 1
+    done = L.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(params))
+    assert done == 0
+    return target
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny(model_folder: Path) -> Path:
+    return write_model(model_folder / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_q8(model_folder: Path, tiny: Path) -> Path:
+    from backends.llamacpp.binding import L
+
+    return quantize(tiny, model_folder / "tiny-q8_0.gguf", L.LLAMA_FTYPE_MOSTLY_Q8_0)
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(model_folder: Path) -> Path:
+    return write_model(model_folder / "embedder.gguf", pooling=1, context=256)
+
+
+OpenEngine = Callable[..., Any]
+
+
+@pytest.fixture
+def open_engine() -> OpenEngine:
+    """`async with open_engine(path, option=...) as engine`."""
+    from backends.llamacpp.start import load
+
+    @asynccontextmanager
+    async def opened(path: Path, **options: Any) -> AsyncIterator[Any]:
+        engine = load({"model": "tiny", "path": str(path), "threads": 1} | options, lambda _: None)
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
+    return opened
+
+
+class Client:
+    """Asks an engine and gathers the answers."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def request(self, prompt: str | list[int], count: int = 16, **more: Any) -> GenerateRequest:
+        tokens = self.encode(prompt) if isinstance(prompt, str) else prompt
+        scope = more.pop("scope", "")
+        scores = more.pop("prompt_logprobs", False)
+        sampling = SamplingParams(**{"temperature": 0.0, "ignore_eos": True} | more)
+        return GenerateRequest(tokens, count, sampling, scope, scores)
+
+    def encode(self, text: str) -> list[int]:
+        return self.engine.tokenizer.encode(text, add_special=False, parse_special=True)
+
+    async def progress(self, prompt: str | list[int], count: int = 16, **more: Any) -> list[Progress]:
+        return [step async for step in self.engine.generate(self.request(prompt, count, **more))]
+
+    async def ask(self, prompt: str | list[int], count: int = 16, **more: Any) -> list[int]:
+        steps = await self.progress(prompt, count, **more)
+        return [token.id for step in steps for token in step.tokens]
+
+    async def ask_all(self, prompts: list[str], count: int = 16, **more: Any) -> list[list[int]]:
+        return await asyncio.gather(*(self.ask(prompt, count, **more) for prompt in prompts))
+
+
+@pytest.fixture
+def client_of() -> Callable[[Any], Client]:
+    return Client
+
+
+@pytest.fixture(autouse=True)
+def _quiet_llama() -> Iterator[None]:
+    """llama.cpp's warnings about tiny models are no news."""
+    yield
