@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.utils import Namespace
 
 from backends.serving.engine import ModelInfo
 from backends.serving.errors import RequestError, bad_request
@@ -31,6 +32,7 @@ _CHATML = """\
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 
 Message = dict[str, Any]
 
@@ -114,6 +116,10 @@ def _prepared(message: Message, where: str, keeps_developer: bool) -> Message:
     prepared = {key: value for key, value in message.items() if value is not None}
     prepared["role"] = role
     prepared["content"] = _text(message.get("content"), f"{where}.content")
+    reasoning = next((prepared[key] for key in _REASONING if key in prepared), None)
+    if reasoning is not None:  # templates know it by the first name, those of gpt-oss by the second
+        prepared["reasoning_content"] = reasoning
+        prepared.setdefault("thinking", reasoning)
     if "tool_calls" in prepared:
         prepared["tool_calls"] = _calls(prepared["tool_calls"], f"{where}.tool_calls")
         if not prepared["tool_calls"]:
@@ -169,11 +175,16 @@ def _arguments(arguments: object) -> object:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """The dialect of Jinja that chat templates are written in."""
+    """The dialect of Jinja that chat templates are written in.
+
+    A template comes with a model file that anybody may have made, so it runs in a sandbox.
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _tojson
+    environment.globals["dict"] = lambda *given, **named: dict(*given, **named)  # not the class
+    environment.globals["namespace"] = _namespace
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005 - the user's day
     return environment
@@ -198,6 +209,26 @@ def _tojson(
 
 def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
+
+
+class _Namespace(Namespace):
+    """Jinja's namespace, without names that reach into Python."""
+
+    def __setitem__(self, name: str, value: object) -> None:
+        _check_public(name)
+        super().__setitem__(name, value)
+
+
+def _namespace(*given: Any, **named: Any) -> _Namespace:
+    values = dict(*given, **named)
+    for name in values:
+        _check_public(name)
+    return _Namespace(values)
+
+
+def _check_public(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace takes no name like {name!r}")
 
 
 class _Generation(Extension):

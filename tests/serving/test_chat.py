@@ -1,0 +1,257 @@
+"""Chat templates come out as transformers renders them, and what they refuse is the client's to read."""
+
+import json
+from typing import Any
+
+import pytest
+
+from backends.serving.chat import ChatTemplate, calls_tools
+from backends.serving.engine import ModelInfo
+from backends.serving.errors import RequestError
+
+# Written for these tests, in the manner of well-known families.
+HEADERS = """\
+{{- bos_token }}
+{%- if messages[0].role == 'system' %}
+    {%- set system = messages[0].content | trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system = '' %}
+{%- endif %}
+<|start_header|>system<|end_header|>
+
+{% if tools is not none -%}
+Environment: ipython
+{% endif -%}
+Today: {{ date_string if date_string is defined else '26 Jul 2024' }}
+
+{% if tools is not none -%}
+{%- for t in tools %}
+{{- t | tojson(indent=4) }}
+{% endfor %}
+{%- endif %}
+{{- system }}<|eot|>
+{%- for message in messages %}
+    {%- if message.role == 'tool' %}
+        {{- '<|start_header|>ipython<|end_header|>\\n\\n' + (message.content | tojson) + '<|eot|>' }}
+    {%- elif message.tool_calls is defined and message.tool_calls | length == 1 %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- '<|start_header|>assistant<|end_header|>\\n\\n' }}
+        {{- '{"name": "' + call.name + '", "parameters": ' }}{{ call.arguments | tojson }}{{ '}<|eot|>' }}
+    {%- else %}
+        {{- '<|start_header|>' + message.role + '<|end_header|>\\n\\n' + message.content | trim + '<|eot|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header|>assistant<|end_header|>\\n\\n' }}
+{%- endif %}
+"""
+
+IM = """\
+{%- set ns = namespace(last=messages | length - 1, seen=false) %}
+{%- if tools %}
+<|im_start|>system
+# Tools
+<tools>
+    {%- for tool in tools %}
+        {{- '\\n' }}{{ tool | tojson }}
+    {%- endfor %}
+
+</tools>
+<tool_call> and </tool_call> go around a call.<|im_end|>
+{% endif %}
+{%- for message in messages %}
+    {%- if message.role == 'user' %}
+        {%- set ns.last = loop.index0 %}
+        {%- if ns.seen %}{% set ns.seen = true %}{% endif %}
+    {%- endif %}
+    {%- if message.role in ['user', 'system'] %}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% elif message.role == 'assistant' %}
+<|im_start|>assistant
+        {%- generation %}
+{{ message.content }}
+        {%- for call in message.tool_calls or [] %}
+            {%- set call = call.function %}
+<tool_call>{"name": "{{ call.name }}", "arguments": {{ call.arguments | tojson }}}</tool_call>
+        {%- endfor %}
+        {%- endgeneration %}<|im_end|>
+{% else %}
+        {%- if loop.first %}{% continue %}{% endif %}
+<|im_start|>user
+<tool_response>{{ message.content }}</tool_response><|im_end|>
+{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+<|im_start|>assistant
+{% if enable_thinking is defined and enable_thinking is false %}<think>
+
+</think>
+
+{% endif %}
+{%- endif %}
+"""
+
+INST = """\
+{{ bos_token }}{% for message in messages %}
+    {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+        {{ raise_exception('Roles must alternate user/assistant/user/assistant/...') }}
+    {% endif %}
+    {% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}
+    {% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}
+    {% endif %}
+{% endfor %}
+"""
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "How is it in <place> & near «it»?",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+
+TALK: list[dict[str, Any]] = [
+    {"role": "user", "content": "  <b>Grüße</b> & 'hi' "},
+    {"role": "assistant", "content": "Hello!"},
+    {"role": "user", "content": "Again\n"},
+]
+CALLS: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Weather?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "weather", "arguments": {"place": "Åre", "days": 2.0}},
+            }
+        ],
+    },
+    {"role": "tool", "content": '{"sky": "clear"}', "tool_call_id": "call_1"},
+]
+
+
+def info(template: str | None) -> ModelInfo:
+    return ModelInfo("m", 100, 100, 300, frozenset({"chat"}), template, "<s>", "</s>")
+
+
+def theirs(template: str, messages: list[dict[str, Any]], tools: Any = None, **extra: Any) -> str:
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    rendered = utils.render_jinja_template(
+        [messages],
+        tools=tools,
+        chat_template=template,
+        add_generation_prompt=True,
+        bos_token="<s>",
+        eos_token="</s>",
+        **extra,
+    )
+    return str(rendered[0][0])
+
+
+@pytest.mark.parametrize("template", [HEADERS, IM, INST], ids=["headers", "im", "inst"])
+def test_a_talk_renders_as_in_transformers(template: str) -> None:
+    assert ChatTemplate(info(template)).render(TALK) == theirs(template, TALK)
+
+
+@pytest.mark.parametrize("template", [HEADERS, IM], ids=["headers", "im"])
+def test_tools_and_calls_render_as_in_transformers(template: str) -> None:
+    as_sent = json.loads(json.dumps(CALLS))
+    function = as_sent[2]["tool_calls"][0]["function"]
+    function["arguments"] = json.dumps(function["arguments"])  # clients send a string of JSON
+    as_sent[2]["content"] = None
+    assert ChatTemplate(info(template)).render(as_sent, [TOOL]) == theirs(template, CALLS, [TOOL])
+
+
+def test_template_arguments_of_the_request_reach_the_template() -> None:
+    ours = ChatTemplate(info(IM)).render(TALK, extra={"enable_thinking": False})
+    assert ours == theirs(IM, TALK, enable_thinking=False)
+    assert "<think>" in ours
+
+
+def test_what_the_template_refuses_is_a_400_in_its_own_words() -> None:
+    with pytest.raises(RequestError, match="Roles must alternate") as raised:
+        ChatTemplate(info(INST)).render(TALK[:2] + TALK[1:])
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ messages.__class__.__mro__ }}", "{{ namespace(__class__=1) }}", "{{ messages.append(1) }}"],
+)
+def test_a_template_cannot_leave_its_sandbox(source: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        ChatTemplate(info(source)).render(TALK)
+    assert raised.value.status == 400
+
+
+def test_a_template_that_is_none_is_a_server_error() -> None:
+    with pytest.raises(RequestError, match="chat template of m cannot be read") as raised:
+        ChatTemplate(info("{% if %}"))
+    assert raised.value.status == 500
+
+
+def test_without_a_template_chatml_is_spoken() -> None:
+    text = ChatTemplate(info(None)).render([{"role": "system", "content": "S"}, TALK[1]])
+    assert text == (
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>assistant\nHello!<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_content_parts_are_one_text() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    text = ChatTemplate(info(INST)).render([{"role": "user", "content": parts}])
+    assert "[INST] one\ntwo [/INST]" in text
+
+
+def test_developer_is_system_where_the_template_does_not_know_it() -> None:
+    message = {"role": "developer", "content": "D"}
+    assert "<|im_start|>system\nD" in ChatTemplate(info(IM)).render([message])
+    knowing = "{% if messages[0].role == 'developer' %}yes{% endif %}"
+    assert ChatTemplate(info(knowing)).render([message]) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "no vision"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "only parts of type text"),
+        ({"role": "user", "content": ["x"]}, "only parts of type text"),
+        ({"role": "user", "content": [{"type": "text", "text": 1}]}, "text must be a string"),
+        ({"role": "user", "content": 3}, "must be a string or a list"),
+        ({"role": "king", "content": "x"}, "role must be one of"),
+        ({"content": "x"}, "role must be one of"),
+        ({"role": "assistant", "tool_calls": 1}, "must be a list of objects"),
+        ({"role": "assistant", "tool_calls": [{}]}, "function must be an object"),
+    ],
+)
+def test_messages_that_cannot_be_read(message: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words) as raised:
+        ChatTemplate(info(IM)).render([message])
+    assert raised.value.status == 400
+    assert (raised.value.param or "").startswith("messages[0]")
+
+
+def test_no_messages() -> None:
+    with pytest.raises(RequestError, match="at least one message"):
+        ChatTemplate(info(IM)).render([])
+
+
+def test_arguments_that_are_no_json_stay_as_they_are() -> None:
+    call = {"function": {"name": "f", "arguments": "{broken"}}
+    text = ChatTemplate(info(IM)).render([TALK[0], {"role": "assistant", "tool_calls": [call]}])
+    assert '"arguments": "{broken"' in text
+
+
+def test_only_tools_that_can_be_read_back_are_announced() -> None:
+    assert calls_tools(info(IM))
+    assert calls_tools(info(None))
+    assert not calls_tools(info(HEADERS))
+    assert not calls_tools(info(INST))
