@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class _Ring:
     def since(self, number: int) -> list[LogLine]:
         """The lines from that number on, as far as they are left."""
         skipped = max(0, number - self.start)
-        return [self._lines[i] for i in range(skipped, len(self._lines))]
+        return list(itertools.islice(self._lines, skipped, None))
 
     async def more(self) -> None:
         """Wait for a line to be appended."""
@@ -91,9 +92,8 @@ class LogRing:
         ring = self._ring(model)
         number = ring.start if history else ring.end
         while True:
-            if missed := ring.start - number:
-                if missed > 0:
-                    yield LogLine(model or "", f"... {missed} lines missed ...")
+            if (missed := ring.start - number) > 0:
+                yield LogLine(model or "", f"... {missed} lines missed ...")
             lines = ring.since(number)
             number = ring.end
             for line in lines:

@@ -1,0 +1,162 @@
+"""What is worth remembering over restarts: how long models took to load, what they took, and why
+swapper did what it did.
+
+Everything is kept in memory and read from there; the database is written behind, in a thread, many
+things at a time. Without a usable database swapper forgets at its end, and works.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import structlog
+
+from swapper.core.events import Measured
+from swapper.core.registry import Bytes, Settings, Variant
+
+log = structlog.get_logger(__name__)
+
+FILE_NAME = "history.sqlite3"
+MAX_DECISIONS = 5000  # of all models together
+PAUSE_S = 0.5  # between two writes, for more to come together
+SCHEMA = """
+    CREATE TABLE IF NOT EXISTS measured (
+        model TEXT NOT NULL, key TEXT NOT NULL, settings TEXT NOT NULL,
+        load_s REAL NOT NULL, memory TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (model, key));
+    CREATE TABLE IF NOT EXISTS decision (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL,
+        model TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL);
+"""
+REMEMBER = "INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?, ?, ?)"
+LOG = "INSERT INTO decision (at, model, action, reason) VALUES (?, ?, ?, ?)"
+PRUNE = "DELETE FROM decision WHERE id <= (SELECT MAX(id) FROM decision) - ?"
+
+Write: TypeAlias = tuple[str, tuple[object, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One line of the decision log; `at` in seconds since the epoch."""
+
+    at: float
+    model: str
+    action: str
+    reason: str
+
+
+class History:
+    """The memory of one swapper. Use it from one thread; reading it blocks only in the constructor.
+
+    A database that cannot be opened, read or written is left as it is, and warned of once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._measured: dict[tuple[str, str], Measured] = {}
+        self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
+        self._writes: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._load()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self._warn(error)
+        else:
+            self._thread = threading.Thread(target=self._write_behind, name="history", daemon=True)
+            self._thread.start()
+
+    def remember(self, model: str, settings: Settings, load_s: float, memory: Bytes) -> None:
+        """Keep what was measured of a model under these settings, in place of what was kept before."""
+        measured = Measured(model, dict(settings), load_s, dict(memory))
+        key = Variant(settings=settings).key
+        self._measured[model, key] = measured
+        texts = json.dumps(measured.settings), json.dumps(measured.memory)
+        self._write(REMEMBER, (model, key, texts[0], load_s, texts[1], time.time()))
+
+    def recall(self) -> Mapping[tuple[str, str], Measured]:
+        """Everything measured, by model and `Variant.key`."""
+        return self._measured
+
+    def log_decision(self, model: str, action: str, reason: str) -> None:
+        """Keep one line of the decision log. The oldest give way."""
+        decision = Decision(time.time(), model, action, reason)
+        self._decisions.append(decision)
+        self._write(LOG, (decision.at, model, action, reason))
+
+    def decisions(self, model: str | None = None, limit: int = 100) -> list[Decision]:
+        """The last decisions about a model, or about all, newest first."""
+        found = (d for d in reversed(self._decisions) if model is None or d.model == model)
+        return [decision for decision, _ in zip(found, range(limit), strict=False)]
+
+    def close(self) -> None:
+        """Write what is left to be written. Blocks until that is done."""
+        if self._thread is not None:
+            self._closing.set()
+            self._writes.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _load(self) -> None:
+        with closing(_open(self._path)) as database, database:
+            database.executescript(SCHEMA)
+            rows = database.execute("SELECT model, key, settings, load_s, memory FROM measured")
+            for model, key, settings, load_s, memory in rows:
+                measured = Measured(model, json.loads(settings), load_s, json.loads(memory))
+                self._measured[model, key] = measured
+            rows = database.execute("SELECT at, model, action, reason FROM decision ORDER BY id")
+            self._decisions.extend(Decision(*row) for row in rows)
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self._writes.put((statement, values))
+
+    def _write_behind(self) -> None:
+        """The thread: until `close`, or until the database fails."""
+        try:
+            with closing(_open(self._path)) as database:
+                while not self._closing.is_set() or not self._writes.empty():
+                    _write_all(database, self._next_writes())
+        except sqlite3.Error as error:
+            self._warn(error)
+
+    def _next_writes(self) -> list[Write]:
+        """All that has come together, a pause after the first."""
+        writes = [self._writes.get()]
+        self._closing.wait(PAUSE_S)
+        while not self._writes.empty():
+            writes.append(self._writes.get())
+        return [write for write in writes if write is not None]
+
+    def _warn(self, error: Exception) -> None:
+        log.warning(
+            "measurements and decisions are not kept over a restart; repair or remove the file",
+            file=str(self._path),
+            reason=str(error),
+        )
+
+
+def _write_all(database: sqlite3.Connection, writes: Iterable[Write]) -> None:
+    with database:
+        for statement, values in writes:
+            database.execute(statement, values)
+        database.execute(PRUNE, (MAX_DECISIONS,))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """For use in the thread that opens it; others' locks are waited for."""
+    database = sqlite3.connect(path, timeout=5.0)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    return database
