@@ -190,17 +190,21 @@ def uses_extra_buffers(repack: int) -> bool:
     """Whether weights may be rearranged for the CPU's best kernels, AMX's among them."""
     if repack >= 0:
         return bool(repack)
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            cpu_info = file.read(8192)
-    except OSError:
-        return True
-    broken = has_broken_amx(L.llama_print_system_info().decode(), cpu_info)
+    broken = has_broken_amx(L.llama_print_system_info().decode(), cpu_flags())
     if broken:
         print(
             "AMX kernels may be miscompiled: repacking is off (repack: on insists)", file=sys.stderr
         )
     return not broken
+
+
+def cpu_flags() -> str:
+    """What Linux says of the first CPU; nothing elsewhere, where llama.cpp uses no AMX."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return file.read(8192)
+    except OSError:
+        return ""
 
 
 def classified(options: Options, lines: list[str]) -> EngineError:
