@@ -1,0 +1,192 @@
+"""What is served without a worker: models, state, logs, load and unload."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from aiohttp import web
+
+from swapper.core.registry import ModelSpec
+from swapper.errors import Unavailable
+from swapper.front import metrics as metrics_page
+from swapper.front.answer import Answer
+from swapper.front.metrics import Metrics
+from swapper.front.openai import json_response
+from swapper.front.proxy import Proxy
+from swapper.runtime.dispatcher import Dispatcher, WorkerView
+from swapper.runtime.log_ring import LogLine
+
+HELLO: Final = """swapper: every model behind one endpoint
+
+GET  /v1/models               the models that can be asked for
+POST /v1/chat/completions     ask one; it is loaded when needed
+GET  /running                 what is loaded, what waits
+GET  /logs?model=NAME&follow=1
+GET  /metrics
+"""
+
+
+class Admin:
+    """The routes around the hot path. None of them loads a model, but `load`."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, metrics: Metrics, proxy: Proxy, *, unload_timeout_s: float
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._proxy = proxy
+        self._unload_timeout_s = unload_timeout_s
+        self._created = int(time.time())
+        self._followers: set[asyncio.Task[object]] = set()
+
+    async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text=HELLO)
+
+    async def health(self, request: web.BaseRequest) -> web.StreamResponse:
+        return json_response({"status": "ok"})
+
+    async def metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        text = metrics_page.page(
+            self._metrics, self._dispatcher.snapshot(), self._dispatcher.registry.models
+        )
+        response = web.Response(text=text)
+        response.headers["content-type"] = metrics_page.CONTENT_TYPE
+        return response
+
+    # ------------------------------------------------------------ models
+
+    async def models(self, request: web.BaseRequest) -> web.StreamResponse:
+        states = self._states()
+        entries = [self._entry(spec, states) for spec in self._dispatcher.registry.models.values()]
+        return json_response({"object": "list", "data": entries})
+
+    async def model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        spec = self._dispatcher.registry.models[self._proxy.resolve(name)]
+        return json_response({**self._entry(spec, self._states()), "id": name})
+
+    def _entry(self, spec: ModelSpec, states: dict[str, str]) -> dict[str, object]:
+        entry: dict[str, object] = {
+            "id": spec.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "swapper",
+            "aliases": list(spec.aliases),
+            "engine": spec.engine,
+            "state": states.get(spec.name, "stopped"),
+        }
+        facts = self._dispatcher.facts(spec.name)
+        if facts is not None and facts.context is not None:
+            entry["context_length"] = facts.context
+        return entry
+
+    def _states(self) -> dict[str, str]:
+        return {worker.model: worker.state for worker in self._dispatcher.snapshot().workers}
+
+    # ------------------------------------------------------------ what runs
+
+    async def running(self, request: web.BaseRequest) -> web.StreamResponse:
+        snapshot = self._dispatcher.snapshot()
+        entries = [
+            _running_entry(worker, snapshot.waiting.get(worker.model, 0))
+            for worker in snapshot.workers
+        ]
+        present = {worker.model for worker in snapshot.workers}
+        entries += [
+            _waiting_entry(self._dispatcher.registry.models[model], count)
+            for model, count in snapshot.waiting.items()
+            if model not in present
+        ]
+        return json_response({"running": entries})
+
+    async def load(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """Begin to load; 202, or 200 when it is loaded already."""
+        model = self._proxy.resolve(name)
+        if self._states().get(model) != "ready":
+            self._dispatcher.load(model)
+        state = self._states().get(model, "stopped")
+        return json_response({"model": model, "state": state}, 200 if state == "ready" else 202)
+
+    async def unload(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """Unload once the answers in flight are done; returns when the worker is gone."""
+        model = self._proxy.resolve(name)
+        if not await self._dispatcher.unload(model, self._unload_timeout_s):
+            raise Unavailable(
+                "timeout",
+                f"model '{model}' still answers requests; it will be unloaded after them",
+                retry_after_s=10.0,
+            )
+        return json_response({"model": model, "state": "stopped"})
+
+    # ------------------------------------------------------------ logs
+
+    async def logs(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A model's output, or everybody's: what is kept, then, with `follow`, what comes."""
+        name = request.rel_url.query.get("model")
+        model = self._proxy.resolve(name) if name else None
+        if request.rel_url.query.get("follow", "0") in ("", "0", "false"):
+            lines = self._dispatcher.logs.last(model)
+            return web.Response(text="".join(_log_line(line, model) for line in lines))
+        return await self._follow(request, model)
+
+    async def _follow(self, request: web.BaseRequest, model: str | None) -> Answer:
+        answer = Answer(request, 200, "OK", [(b"content-type", b"text/plain; charset=utf-8")])
+        task = asyncio.current_task()
+        assert task is not None
+        self._followers.add(task)
+        try:
+            async for line in self._dispatcher.logs.tail(model):
+                if answer.send(_log_line(line, model).encode("utf-8", "replace")):
+                    await answer.drain()
+        except asyncio.CancelledError:
+            answer.finish()
+            raise
+        finally:
+            self._followers.discard(task)
+        return answer
+
+    def stop_following(self) -> None:
+        """End the log streams, which would never end by themselves."""
+        for task in self._followers:
+            task.cancel()
+
+
+def _log_line(line: LogLine, model: str | None) -> str:
+    """As the worker wrote it; with its model's name in front where several are mixed."""
+    return f"{line.text}\n" if model is not None else f"[{line.model}] {line.text}\n"
+
+
+def _running_entry(worker: WorkerView, waiting: int) -> dict[str, object]:
+    return {
+        "model": worker.model,
+        "state": worker.state,
+        "engine": worker.engine,
+        "worker": worker.worker_id,
+        "pid": worker.pid,
+        "in_flight": worker.in_flight,
+        "waiting": waiting,
+        "memory": {"estimated": dict(worker.reserved), "measured": dict(worker.measured)},
+        "idle_s": worker.idle_s,
+        "expires_in_s": worker.expires_in_s,
+        "progress": worker.progress,
+        "ttl": worker.ttl_s,
+    }
+
+
+def _waiting_entry(spec: ModelSpec, waiting: int) -> dict[str, object]:
+    """A model that somebody waits for and that has no worker yet."""
+    return {
+        "model": spec.name,
+        "state": "waiting",
+        "engine": spec.engine,
+        "worker": None,
+        "pid": None,
+        "in_flight": 0,
+        "waiting": waiting,
+        "memory": {"estimated": {}, "measured": {}},
+        "idle_s": None,
+        "expires_in_s": None,
+        "progress": 0.0,
+        "ttl": spec.ttl_s,
+    }

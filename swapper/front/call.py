@@ -1,0 +1,83 @@
+"""One request on its way through: what is asked, what became of it, and the line that tells of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from swapper.front.answer import Answer
+from swapper.front.headers import Header
+from swapper.runtime.dispatcher import Lease
+
+log = structlog.get_logger("swapper.request")
+
+CLIENT_LEFT: Final = 499  # in logs and metrics only; nobody is there to be told
+
+
+@dataclass(slots=True)
+class Call:
+    """Filled in step by step by the handler that owns it."""
+
+    request: web.BaseRequest
+    request_id: str
+    key_id: str | None  # who asks, where keys are configured
+    route: str  # for logs and metrics
+    target: str  # path and query, as the worker gets them
+    is_inference: bool = True  # the body is JSON that names the model
+    started: float = field(default_factory=time.perf_counter)
+    model: str | None = None  # the configured name, once it is known
+    body: bytes = b""
+    lease: Lease | None = None
+    answer: Answer | None = None  # once anything was sent
+    has_begun: bool = False  # some of the worker's answer was sent
+    status: int = CLIENT_LEFT
+    first_byte: float | None = None
+    error: str | None = None
+
+    def tell(self) -> None:
+        """The one line of this request."""
+        lease, now = self.lease, time.perf_counter()
+        log.info(
+            "request",
+            request_id=self.request_id,
+            model=self.model,
+            route=self.route,
+            status=self.status,
+            worker=lease and lease.worker_id,
+            key=self.key_id,
+            queue_ms=lease and _ms(lease.queue_s),
+            load_ms=lease and _ms(lease.load_s),
+            first_byte_ms=self.first_byte and _ms(self.first_byte - self.started),
+            total_ms=_ms(now - self.started),
+            bytes_in=len(self.body),
+            bytes_out=self.answer.num_bytes if self.answer is not None else 0,
+            error=self.error,
+        )
+
+
+def swapper_headers(call: Call) -> list[Header]:
+    """What swapper says of an answer, as far as it is known by now."""
+    headers = [(b"x-request-id", call.request_id.encode())]
+    if call.model is not None:
+        headers.append((b"x-swapper-model", call.model.encode()))
+    lease = call.lease
+    if lease is not None:
+        headers.append((b"x-swapper-engine", lease.engine.encode()))
+        headers.append((b"x-swapper-queue-ms", b"%.1f" % (lease.queue_s * 1000)))
+        headers.append((b"x-swapper-load-ms", b"%.1f" % (lease.load_s * 1000)))
+        headers.append((b"x-swapper-swap-ms", b"%.1f" % (lease.swap_s * 1000)))
+    return headers
+
+
+def timings_comment(call: Call) -> bytes:
+    """The same for a stream whose head was sent before they were known: a comment in the stream."""
+    pairs = b" ".join(b"%b=%b" % header for header in swapper_headers(call)[1:])
+    return b": " + pairs + b"\n\n"
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)

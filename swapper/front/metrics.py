@@ -1,0 +1,108 @@
+"""Counters of the front, and the page that Prometheus reads.
+
+Labels are configured names only, so that clients cannot grow the page.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from swapper.core.worker import WorkerState
+from swapper.runtime.dispatcher import Snapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4"
+STATES = tuple(state.value for state in WorkerState)
+
+
+@dataclass(slots=True)
+class Metrics:
+    """What the front counts by itself."""
+
+    requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # model, route, code
+    served_by: dict[str, set[str]] = field(default_factory=dict)  # model -> workers that answered
+    active: int = 0
+
+    def count(self, model: str | None, route: str, code: int) -> None:
+        """One request is over. `model` is a configured name; None where none was found."""
+        self.requests[(model or "", route, code)] += 1
+
+    def saw_worker(self, model: str, worker_id: str) -> None:
+        """A worker served a request of this model."""
+        self.served_by.setdefault(model, set()).add(worker_id)
+
+
+def page(metrics: Metrics, snapshot: Snapshot, models: Iterable[str]) -> str:
+    """The whole page, in Prometheus' text format."""
+    states = {worker.model: worker.state for worker in snapshot.workers}
+    lines = [
+        *_family(
+            "swapper_requests_total",
+            "counter",
+            "Requests answered, by model, route and status; 499: the client left.",
+            {
+                _labels(model=model, route=route, code=str(code)): count
+                for (model, route, code), count in metrics.requests.items()
+            },
+        ),
+        *_family(
+            "swapper_requests_active",
+            "gauge",
+            "Requests that the front holds, waiting or being answered.",
+            {"": metrics.active},
+        ),
+        *_family(
+            "swapper_in_flight",
+            "gauge",
+            "Requests being answered by a worker.",
+            {_labels(model=worker.model): worker.in_flight for worker in snapshot.workers},
+        ),
+        *_family(
+            "swapper_waiting",
+            "gauge",
+            "Requests waiting for a worker.",
+            {_labels(model=model): count for model, count in snapshot.waiting.items()},
+        ),
+        *_family(
+            "swapper_model_state",
+            "gauge",
+            "1 for the state that the model is in.",
+            {
+                _labels(model=model, state=state): int(states.get(model, "stopped") == state)
+                for model in models
+                for state in STATES
+            },
+        ),
+        *_family(
+            "swapper_workers_served_total",
+            "counter",
+            "Workers that have answered a request: loads that were of use.",
+            {_labels(model=model): len(ids) for model, ids in metrics.served_by.items()},
+        ),
+        *_family(
+            "swapper_worker_memory_bytes",
+            "gauge",
+            "Memory measured of each worker, by device.",
+            {
+                _labels(model=worker.model, device=device): count
+                for worker in snapshot.workers
+                for device, count in worker.measured.items()
+            },
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _family(name: str, kind: str, help_text: str, samples: Mapping[str, float]) -> list[str]:
+    head = [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
+    return head + [f"{name}{labels} {value}" for labels, value in samples.items()]
+
+
+def _labels(**labels: str) -> str:
+    inner = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{inner}}}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,0 +1,105 @@
+"""A worker's answer on its way to the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from swapper.errors import WorkerLost
+from swapper.front.answer import Answer, WholeLines
+from swapper.front.call import Call, swapper_headers, timings_comment
+from swapper.front.connection import Response
+from swapper.front.headers import response_headers, value_of
+from swapper.front.openai import error_event
+from swapper.front.refusal import refusal_of
+
+LONGEST_EVENT: Final = 16 * 1024 * 1024
+
+
+async def pass_on(call: Call, response: Response, *, keep_alive: bool) -> Answer:
+    """Send the worker's answer as it comes; what is here already goes out in one write."""
+    first, is_whole = response.take(), response.is_complete
+    lines = WholeLines() if not is_whole and is_event_stream(response) else None
+    length = value_of(response.headers, b"content-length")
+    answer = call.answer = Answer(
+        call.request,
+        response.status,
+        response.reason,
+        response_headers(response.headers) + swapper_headers(call),
+        first if lines is None else lines.whole(first),
+        length=int(length) if length else None,
+        is_whole=is_whole,
+        is_events=lines is not None,
+        keep_alive=keep_alive,
+    )
+    if not is_whole:
+        await _relay(call, answer, response, lines)
+    return answer
+
+
+async def pass_into_stream(call: Call, answer: Answer, response: Response) -> None:
+    """Send the worker's answer into a stream that a heartbeat has begun.
+
+    Its status can no longer be told; an answer that is no event stream becomes one event.
+    """
+    answer.send(timings_comment(call))
+    if response.status == 200 and is_event_stream(response):
+        await _relay(call, answer, response, WholeLines())
+        return
+    body = await _read_whole(response)
+    if body is None or not _is_json(body):
+        raise WorkerLost(f"the worker answered with status {response.status} and no JSON")
+    answer.send(b"data: " + msgspec.json.format(body, indent=-1) + b"\n\n")
+    if response.status == 200:
+        answer.send(b"data: [DONE]\n\n")
+    answer.finish()
+
+
+def is_event_stream(response: Response) -> bool:
+    """It carries events in plain text, so that one of ours may follow."""
+    content_type = value_of(response.headers, b"content-type").lower()
+    if not content_type.startswith(b"text/event-stream"):
+        return False
+    return value_of(response.headers, b"content-encoding") in (b"", b"identity")
+
+
+async def _relay(call: Call, answer: Answer, response: Response, lines: WholeLines | None) -> None:
+    try:
+        await response.relay(answer.send if lines is None else _sink(answer, lines), answer.drain)
+    except WorkerLost as error:
+        refusal = refusal_of(error)
+        call.error = refusal.code
+        answer.fail(error_event(refusal))
+        return
+    if lines is not None and lines.rest():
+        answer.send(lines.rest())
+    answer.finish()
+
+
+def _sink(answer: Answer, lines: WholeLines) -> Callable[[bytes], bool]:
+    def sink(data: bytes) -> bool:
+        whole = lines.whole(data)
+        return answer.send(whole) if whole else False
+
+    return sink
+
+
+async def _read_whole(response: Response) -> bytes | None:
+    """The body of an answer; None if it is far too long for one event."""
+    body = response.take()
+    while not response.is_complete:
+        await response.wait()
+        body += response.take()
+        if len(body) > LONGEST_EVENT:
+            return None
+    return body + response.take()
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,215 @@
+"""The hot path: find the model, lease a worker, pass the request on and the answer back.
+
+What holds, whoever leaves first:
+
+1. The lease is given back and the connection to the worker closed in one place each, by leaving
+   `_attempt` and `_exchange`. A client that goes away cancels its handler: the same way out.
+2. Nothing of a worker's answer is sent before the first bytes of its body are here. Until then a
+   worker that dies costs a second try on a fresh one, at the old place in the queue.
+3. An answer that breaks after that says so: by an error event in an event stream, by a broken
+   connection otherwise. It never ends as if it were whole.
+4. A streaming client that has waited for `keepalive_after_s` gets a 200 and comments; from then on
+   a failure is an event of the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from swapper.errors import SwapperError, Unavailable, UnknownModel, WorkerLost
+from swapper.front.answer import Answer
+from swapper.front.body import asked, read_body, renamed
+from swapper.front.call import CLIENT_LEFT, Call
+from swapper.front.connection import Response
+from swapper.front.headers import request_headers
+from swapper.front.heartbeat import Heartbeat
+from swapper.front.metrics import Metrics
+from swapper.front.openai import error_event, error_response
+from swapper.front.passing import pass_into_stream, pass_on
+from swapper.front.refusal import refusal_of
+from swapper.front.upstream import Upstream
+from swapper.runtime.dispatcher import Dispatcher, Lease
+
+log = structlog.get_logger("swapper.front")
+
+LONGEST_NAME: Final = 256
+SHUTTING_DOWN: Final = "swapper is shutting down"
+
+
+class Proxy:
+    """Passes requests on to workers."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        upstream: Upstream,
+        *,
+        body_limit: int,
+        keepalive_after_s: float,
+        keepalive_every_s: float,
+    ) -> None:
+        self.is_shutting_down = False
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._upstream = upstream
+        self._body_limit = body_limit
+        self._keepalive_after_s = keepalive_after_s
+        self._keepalive_every_s = keepalive_every_s
+
+    async def infer(self, call: Call) -> web.StreamResponse:
+        """Answer a request whose JSON body names the model."""
+        return await self._to_its_end(call, self._infer(call))
+
+    async def pass_through(self, call: Call, model: str) -> web.StreamResponse:
+        """Answer any request to the model's own server; the body may be anything."""
+        call.model = model
+        return await self._to_its_end(call, self._pass_through(call))
+
+    def resolve(self, name: str) -> str:
+        """The configured model behind a name; raises UnknownModel."""
+        if len(name) > LONGEST_NAME:  # no search for what is nearest to that
+            raise UnknownModel(name[:40] + "...")
+        return self._dispatcher.registry.resolve(name)
+
+    # ------------------------------------------------------------ one call
+
+    async def _to_its_end(
+        self, call: Call, serving: Coroutine[Any, Any, web.StreamResponse]
+    ) -> web.StreamResponse:
+        """Errors become answers, and one line tells what happened."""
+        self._metrics.active += 1
+        try:
+            return await serving
+        except Exception as error:  # noqa: BLE001  # told to the client, and logged in full
+            return self._fail(call, error)
+        except asyncio.CancelledError:
+            self._cut(call)
+            raise
+        finally:
+            self._metrics.active -= 1
+            self._metrics.count(call.model, call.route, call.status)
+            call.tell()
+
+    async def _infer(self, call: Call) -> web.StreamResponse:
+        self._check_open()
+        call.body = await read_body(call.request, self._body_limit)
+        wanted = asked(call.body)
+        call.model = self.resolve(wanted.model)
+        if wanted.stream is not True:
+            return await self._serve(call, call.model)
+        heartbeat = Heartbeat(call, self._keepalive_after_s, self._keepalive_every_s)
+        try:
+            return await self._serve(call, call.model, heartbeat)
+        finally:
+            heartbeat.stop()
+
+    async def _pass_through(self, call: Call) -> web.StreamResponse:
+        self._check_open()
+        assert call.model is not None
+        call.body = await read_body(call.request, self._body_limit)
+        return await self._serve(call, call.model)
+
+    def _check_open(self) -> None:
+        if self.is_shutting_down:
+            raise Unavailable("shutting_down", SHUTTING_DOWN, retry_after_s=5.0)
+
+    # ------------------------------------------------------------ one worker, perhaps another
+
+    async def _serve(
+        self, call: Call, model: str, heartbeat: Heartbeat | None = None
+    ) -> web.StreamResponse:
+        answer = await self._attempt(call, model, None, heartbeat)
+        if answer is not None:
+            return answer
+        assert call.lease is not None
+        log.warning("trying again on a fresh worker", model=model, request_id=call.request_id)
+        answer = await self._attempt(call, model, call.lease.arrived_at, heartbeat)
+        if answer is None:
+            raise WorkerLost("the model's worker died twice on this request")
+        return answer
+
+    async def _attempt(
+        self, call: Call, model: str, arrived_at: float | None, heartbeat: Heartbeat | None
+    ) -> web.StreamResponse | None:
+        """One try; None when the worker died before anything of an answer was sent."""
+        async with self._dispatcher.lease(model, arrived_at=arrived_at) as lease:
+            call.lease = lease
+            self._metrics.saw_worker(model, lease.worker_id)
+            try:
+                return await self._exchange(call, lease, heartbeat)
+            except WorkerLost:
+                if call.has_begun or not await lease.lost():
+                    raise
+        return None
+
+    async def _exchange(
+        self, call: Call, lease: Lease, heartbeat: Heartbeat | None
+    ) -> web.StreamResponse:
+        response = await self._ask(call, lease)
+        try:
+            if call.is_inference:
+                await response.wait()
+            if heartbeat is not None:
+                heartbeat.stop()
+            call.first_byte = time.perf_counter()
+            return await self._pass_on(call, response)
+        finally:
+            response.close()
+
+    async def _ask(self, call: Call, lease: Lease) -> Response:
+        request, endpoint = call.request, lease.endpoint
+        headers = request_headers(
+            request.raw_headers, request.headers.get("connection", ""), endpoint.headers
+        )
+        headers.append((b"x-request-id", call.request_id.encode()))
+        if call.key_id is not None:
+            headers.append((b"x-swapper-key-id", call.key_id.encode()))
+        body = call.body
+        if endpoint.upstream_model is not None and call.is_inference:
+            body = renamed(body, endpoint.upstream_model)
+        return await self._upstream.open(endpoint, request.method, call.target, headers, body)
+
+    async def _pass_on(self, call: Call, response: Response) -> web.StreamResponse:
+        call.has_begun = True
+        if call.answer is not None:  # a heartbeat was quicker
+            await pass_into_stream(call, call.answer, response)
+            return call.answer
+        call.status = response.status
+        return await pass_on(call, response, keep_alive=not self.is_shutting_down)
+
+    # ------------------------------------------------------------ how it may end
+
+    def _fail(self, call: Call, error: Exception) -> web.StreamResponse:
+        if isinstance(error, ConnectionError):  # writing to the client failed
+            return self._gone(call)
+        if not isinstance(error, SwapperError):
+            log.exception("a request failed inside", request_id=call.request_id, exc_info=error)
+        refusal = refusal_of(error)
+        call.error = refusal.code or refusal.type
+        if call.answer is None:
+            call.status = refusal.status
+            return error_response(refusal, call.request_id)
+        call.answer.fail(error_event(refusal))
+        return call.answer
+
+    def _gone(self, call: Call) -> web.StreamResponse:
+        self._cut(call)
+        answer = call.answer or Answer(call.request, CLIENT_LEFT, "", ())
+        answer.break_off()
+        return answer
+
+    def _cut(self, call: Call) -> None:
+        """The handler is being cancelled: the client has left, or the grace at shutdown is over."""
+        call.error = "shutting_down" if self.is_shutting_down else "client_left"
+        if call.answer is None:
+            call.status = CLIENT_LEFT
+        elif self.is_shutting_down:
+            error = Unavailable("shutting_down", SHUTTING_DOWN, retry_after_s=5.0)
+            call.answer.fail(error_event(refusal_of(error)))

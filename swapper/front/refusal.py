@@ -1,0 +1,88 @@
+"""From an error to what a client is told: status, stable words, one sentence. No dialect yet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from swapper.errors import (
+    BadRequest,
+    SwapperError,
+    Unauthorized,
+    Unavailable,
+    UnknownModel,
+    WorkerLost,
+)
+from swapper.front.body import BodyTooLarge
+
+
+class NotFound(SwapperError):
+    """There is no such path."""
+
+
+class WrongMethod(SwapperError):
+    """The path is there, for other methods."""
+
+    def __init__(self, method: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not for this path; use {' or '.join(allowed)}")
+        self.allowed = allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What went wrong, in words every dialect can say its own way."""
+
+    status: int
+    message: str
+    type: str = "server_error"
+    code: str | None = None
+    param: str | None = None
+    cause: str | None = None  # the failure kind, where a load failed
+    retry_after_s: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """The refusal for an error. What is not ours is an internal error, and nothing of it is told."""
+    match error:
+        case BadRequest() | UnknownModel() | Unauthorized() | NotFound() | WrongMethod():
+            return _fault_of_client(error)
+        case Unavailable():
+            return _unavailable(error)
+        case WorkerLost():
+            return Refusal(502, f"{error}; try again", code="worker_lost")
+        case SwapperError():
+            return Refusal(500, str(error), code="internal_error")
+        case _:
+            return Refusal(500, "swapper failed inside; its log says how", code="internal_error")
+
+
+def _fault_of_client(error: SwapperError) -> Refusal:
+    kind, message = "invalid_request_error", str(error)
+    match error:
+        case BodyTooLarge():
+            return Refusal(413, message, kind, "body_too_large")
+        case BadRequest(param=param):
+            return Refusal(400, message, kind, None, param)
+        case UnknownModel():
+            return Refusal(404, message, kind, "model_not_found", "model")
+        case Unauthorized():
+            challenge = (("www-authenticate", "Bearer"),)
+            return Refusal(401, message, kind, "invalid_api_key", headers=challenge)
+        case WrongMethod(allowed=allowed):
+            allow = (("allow", ", ".join(allowed)),)
+            return Refusal(405, message, kind, "method_not_allowed", headers=allow)
+        case _:
+            return Refusal(404, message, kind, "not_found")
+
+
+def _unavailable(error: Unavailable) -> Refusal:
+    is_full = error.kind == "queue_full"
+    return Refusal(
+        429 if is_full else 503,
+        str(error),
+        "rate_limit_error" if is_full else "server_error",
+        error.kind,
+        cause=error.cause,
+        retry_after_s=max(1, math.ceil(error.retry_after_s)),
+    )

@@ -1,0 +1,243 @@
+"""The server: listens, checks keys, finds the handler, and ends in order.
+
+Dispatch is a dict by path, because routing by patterns costs more than everything else a small
+request takes here. Paths that carry a model's name are told by their prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeAlias
+from urllib.parse import unquote
+
+import structlog
+from aiohttp import web
+
+from swapper.errors import SwapperError, UnknownModel
+from swapper.front import body
+from swapper.front.admin import Admin
+from swapper.front.call import Call
+from swapper.front.headers import request_id
+from swapper.front.keys import Key, Keys
+from swapper.front.metrics import Metrics
+from swapper.front.openai import error_response
+from swapper.front.proxy import Proxy
+from swapper.front.refusal import NotFound, WrongMethod, refusal_of
+from swapper.front.upstream import Upstream
+from swapper.runtime.dispatcher import Dispatcher
+
+log = structlog.get_logger("swapper.front")
+
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+LIST: Final = "/v1/models"
+MODELS: Final = "/v1/models/"
+ACTIONS: Final = "/swapper/v1/models/"
+UPSTREAM: Final = "/upstream/"
+NAMED_ROUTES: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+OTHER_ROUTES: Final = "/v1/*"  # in logs and metrics: clients may ask for any path
+DEEPEST_NAME: Final = 8  # parts of a model's name
+OPEN_PATHS: Final = frozenset({"/health"})  # for probes, which have no key
+KEEPALIVE_S: Final = 620.0  # idle connections; longer than the proxies that may stand before us
+CANCEL_S: Final = 2.0  # for handlers to clean up when the grace is over
+
+
+class Listen(Protocol):
+    """An address: a TCP port, or a Unix socket."""
+
+    @property
+    def host(self) -> str | None: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def socket_path(self) -> str | None: ...
+
+
+class Front:
+    """The HTTP edge over one dispatcher.
+
+    `start` once, `begin_shutdown` when no more requests are to be taken, `close` at the end.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        api_keys: Sequence[Key] = (),
+        body_limit: int = body.DEFAULT_LIMIT,
+        keepalive_after_s: float = 2.0,
+        keepalive_every_s: float = 5.0,
+        connect_timeout_s: float = 10.0,
+        unload_timeout_s: float = 120.0,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._keys = Keys(api_keys)
+        self._upstream = Upstream(connect_timeout_s=connect_timeout_s)
+        metrics = Metrics()
+        self._proxy = Proxy(
+            dispatcher,
+            metrics,
+            self._upstream,
+            body_limit=body_limit,
+            keepalive_after_s=keepalive_after_s,
+            keepalive_every_s=keepalive_every_s,
+        )
+        self._admin = Admin(dispatcher, metrics, self._proxy, unload_timeout_s=unload_timeout_s)
+        self._get: dict[str, Handler] = {
+            "/": self._admin.hello,
+            "/health": self._admin.health,
+            "/metrics": self._admin.metrics,
+            "/running": self._admin.running,
+            "/logs": self._admin.logs,
+            "/v1/models": self._admin.models,
+        }
+        self._runner: web.ServerRunner | None = None
+        self._server: web.Server | None = None
+        self._active: set[asyncio.Task[object]] = set()
+
+    # ------------------------------------------------------------ lifetime
+
+    async def start(self, listeners: Sequence[Listen | socket.socket]) -> list[str]:
+        """Listen; returns the addresses as URLs, real ports in place of 0."""
+        self._server = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE_S,
+            access_log=None,
+        )
+        self._runner = web.ServerRunner(self._server)
+        await self._runner.setup()
+        sites = [_site(self._runner, listener) for listener in listeners]
+        for site in sites:
+            await site.start()
+        return [site.name for site in sites]
+
+    def begin_shutdown(self) -> None:
+        """From now on requests for models get 503; answers that have begun go on."""
+        self._proxy.is_shutting_down = True
+
+    async def close(self, grace_s: float) -> bool:
+        """Stop listening, let answers finish, end everything; False if the grace ran out first."""
+        self.begin_shutdown()
+        assert self._runner is not None
+        assert self._server is not None
+        for site in self._runner.sites:
+            await site.stop()
+        self._admin.stop_following()
+        self._server.pre_shutdown()  # closes idle connections, others after their answer
+        in_time = await self._finished(grace_s)
+        for task in self._active:
+            task.cancel()
+        await self._finished(CANCEL_S)
+        await self._server.shutdown(CANCEL_S)
+        await self._runner.cleanup()
+        self._upstream.close()
+        return in_time
+
+    async def _finished(self, timeout_s: float) -> bool:
+        if not self._active:
+            return True
+        _, pending = await asyncio.wait(self._active, timeout=timeout_s)
+        return not pending
+
+    # ------------------------------------------------------------ one request
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Any request. Raises nothing: what goes wrong is an answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._active.add(task)
+        try:
+            return await self._dispatch(request)
+        except SwapperError as error:
+            return self._refuse(request, error)
+        except ConnectionError:  # the client went while it was written to
+            raise
+        except Exception as error:
+            log.exception("a request failed inside", path=request.path)
+            return self._refuse(request, error)
+        finally:
+            self._active.discard(task)
+
+    def _refuse(self, request: web.BaseRequest, error: Exception) -> web.StreamResponse:
+        return error_response(refusal_of(error), request_id(request.headers.get("x-request-id")))
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        target = request.raw_path
+        if not target.startswith("/"):  # absolute form, as proxies are asked
+            target = str(request.rel_url)
+        path, _, _ = target.partition("?")
+        holder = None if path in OPEN_PATHS else self._keys.holder(request)
+        if request.method == "POST" and path.startswith("/v1/") and not path.startswith(LIST):
+            return await self._proxy.infer(_call(request, holder, path, target))
+        handler = self._get.get(path)
+        if handler is not None:
+            _only(request, "GET", "HEAD")
+            return await handler(request)
+        return await self._with_name(request, holder, path, target)
+
+    async def _with_name(
+        self, request: web.BaseRequest, holder: str | None, path: str, target: str
+    ) -> web.StreamResponse:
+        """Paths that carry a model's name; it may hold slashes."""
+        if path.startswith(UPSTREAM):
+            return await self._to_upstream(request, holder, target)
+        if path.startswith(MODELS):
+            _only(request, "GET", "HEAD")
+            return await self._admin.model(request, unquote(path[len(MODELS) :]))
+        name, _, action = path[len(ACTIONS) :].rpartition("/")
+        if path.startswith(ACTIONS) and name and action in ("load", "unload"):
+            _only(request, "POST")
+            act = self._admin.load if action == "load" else self._admin.unload
+            return await act(request, unquote(name))
+        if path in NAMED_ROUTES:
+            _only(request, "POST")
+        raise NotFound(f"there is no {path[:200]}; GET / says what there is")
+
+    async def _to_upstream(
+        self, request: web.BaseRequest, holder: str | None, target: str
+    ) -> web.StreamResponse:
+        model, rest = self._split(target[len(UPSTREAM) :])
+        if not rest.startswith("/"):
+            if request.method in ("GET", "HEAD"):  # so that a page's relative links work
+                path, mark, query = target.partition("?")
+                return web.Response(status=307, headers={"location": f"{path}/{mark}{query}"})
+            rest = "/" + rest
+        call = _call(request, holder, UPSTREAM, rest)
+        call.is_inference = False
+        return await self._proxy.pass_through(call, model)
+
+    def _split(self, rest: str) -> tuple[str, str]:
+        """The model whose name is the longest beginning of `rest`, and what follows it."""
+        path, mark, query = rest.partition("?")
+        parts = path.split("/")
+        known = set(self._dispatcher.registry.names())
+        for end in range(min(len(parts), DEEPEST_NAME), 0, -1):
+            name = unquote("/".join(parts[:end]))
+            if name in known:
+                rest = "".join(f"/{part}" for part in parts[end:])
+                return self._proxy.resolve(name), rest + mark + query
+        raise UnknownModel(unquote(parts[0])[:200])
+
+
+def _call(request: web.BaseRequest, holder: str | None, path: str, target: str) -> Call:
+    given = request.headers.get("x-request-id")
+    route = path if path in NAMED_ROUTES or path == UPSTREAM else OTHER_ROUTES
+    return Call(request, request_id(given), holder, route, target)
+
+
+def _only(request: web.BaseRequest, *methods: str) -> None:
+    if request.method not in methods:
+        raise WrongMethod(request.method, methods)
+
+
+def _site(runner: web.ServerRunner, listener: Listen | socket.socket) -> web.BaseSite:
+    if isinstance(listener, socket.socket):
+        return web.SockSite(runner, listener)
+    if listener.socket_path is not None:
+        return web.UnixSite(runner, listener.socket_path)
+    return web.TCPSite(runner, listener.host, listener.port, backlog=1024)
