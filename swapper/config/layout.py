@@ -10,7 +10,8 @@ from swapper.core.registry import Bytes, Variant
 
 HOST = "host"
 LEAST_CONTEXT = 4096  # auto goes no lower; who wants less says so
-COMFORT = 0.75  # what an automatic context may fill of the memory there is
+ENOUGH_CONTEXT = 16384  # beyond this, a context must leave room to others:
+COMFORT = 0.75  # so much of the memory there is may be filled
 
 
 def layouts(
@@ -35,18 +36,20 @@ def auto_context(
 ) -> int:
     """The trained context, or the largest half, quarter, ... of it that leaves memory to others.
 
-    A model that can be wholly on GPUs stays there, with less context if need be.
+    Up to `ENOUGH_CONTEXT` it may take all there is. A model that can be wholly on GPUs stays there,
+    with less context if need be.
     """
-    share = {device: int(size * COMFORT) for device, size in budgets.items()}
+    choices = list(_contexts(plan.context))
 
     def best(context: int) -> Variant:
-        return layouts(shape, replace(plan, context=context), share, gpu_layers, gpus)[0]
+        return layouts(shape, replace(plan, context=context), budgets, gpu_layers, gpus)[0]
 
-    choices = list(_contexts(plan.context))
-    wanted = _layers(best(choices[-1])) > shape.num_layers
+    on_gpus = _layers(best(choices[-1])) > shape.num_layers
     for context in choices:
+        share = COMFORT if context > ENOUGH_CONTEXT else 1.0
+        room = {device: int(size * share) for device, size in budgets.items()}
         variant = best(context)
-        if fits(variant.needs, share) and (not wanted or _layers(variant) > shape.num_layers):
+        if fits(variant.needs, room) and (not on_gpus or _layers(variant) > shape.num_layers):
             return context
     return choices[-1]
 
@@ -83,11 +86,15 @@ def _candidates(
 
 
 def _fewer(shape: Shape, plan: LoadPlan, budget: int) -> list[int]:
-    """Numbers of layers below all of them: the most that fits a GPU, then quarters."""
-    every = shape.num_layers + 1
-    counts = {every * quarters // 4 for quarters in (3, 2, 1)}
-    most = next((n for n in range(every - 1, 0, -1) if gpu_bytes(shape, plan, n) <= budget), 0)
-    return sorted((counts | {most}) - {0}, reverse=True)
+    """Numbers of layers below all of them: the most that fits a GPU, then quarters.
+
+    Left out where the process would take more of the host than without any GPU: tiny models.
+    """
+    every, alone = shape.num_layers + 1, host_bytes(shape, plan)
+    most = next((n for n in range(every, 0, -1) if gpu_bytes(shape, plan, n) <= budget), 0)
+    counts = {every * quarters // 4 for quarters in (3, 2, 1)} | {most}
+    useful = (n for n in counts if 0 < n < every and host_bytes(shape, plan, n) < alone)
+    return sorted(useful, reverse=True)
 
 
 def _on(shape: Shape, plan: LoadPlan, layers: int, gpu: str) -> Variant:

@@ -14,6 +14,7 @@ from swapper.config.values import Config, ConfiguredModel
 from swapper.core.events import DeviceReading, Measured
 from swapper.core.footprint import LoadPlan, Shape, read_shape
 from swapper.core.registry import Bytes, ModelSpec, Registry, Settings, Variant
+from swapper.gguf import GgufHeader
 
 GIB = 1 << 30
 LOAD_BYTES_S = 1.0e9  # a disk's speed, as a first guess of load times
@@ -109,7 +110,7 @@ class _Planner:
     ) -> tuple[Variant, ...]:
         gpus = self._gpus(model, section)
         layers = None if section.gpu_layers == "auto" else section.gpu_layers
-        plan = _load_plan(section, shape)
+        plan = _load_plan(section, shape, _is_embedder(model.header))
         context = plan.context
         if section.context == "auto" and section.kv_tokens is None:
             context = auto_context(shape, plan, self.budgets, layers, gpus)
@@ -147,7 +148,18 @@ class _Planner:
         self.notes.append(Problem(self.config.file, model.line, key, text, name))
 
 
-def _load_plan(section: LlamaCppModel, shape: Shape) -> LoadPlan:
+def _is_embedder(header: GgufHeader | None) -> bool:
+    """Whether a whole text has to be computed at once: pooled, and not just by its last token."""
+    if header is None:
+        return False
+    pooling = header.metadata.get(f"{header.architecture}.pooling_type", 0)
+    return (
+        pooling not in (0, 3)
+        or header.metadata.get(f"{header.architecture}.attention.causal") is False
+    )
+
+
+def _load_plan(section: LlamaCppModel, shape: Shape, is_whole: bool) -> LoadPlan:
     trained = shape.trained_context or 4096
     context = (
         min(trained, section.kv_tokens or trained) if section.context == "auto" else section.context
@@ -158,7 +170,8 @@ def _load_plan(section: LlamaCppModel, shape: Shape) -> LoadPlan:
         parallel=section.parallel,
         cache_type_k=section.cache_type_k,
         cache_type_v=section.cache_type_v,
-        ubatch=section.ubatch or 512,
+        ubatch=context if is_whole else section.ubatch or 512,
+        mmap=section.mmap,
     )
 
 
