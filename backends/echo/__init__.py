@@ -7,7 +7,7 @@ for each byte. Tests and benchmarks run the whole of swapper over it, and a new 
 |---|---|---|
 | `load_s` | 0 | the load takes this long |
 | `hang_load` | false | the load never ends |
-| `fail_load` | "" | the load fails with this kind (after `load_s`), or, for `exit`, without a word |
+| `fail_load` | "" | the load fails with this kind, after `load_s`; `exit`: without a word; `bug`: by an exception |
 | `memory_bytes` | 0 | host memory that is really taken and touched |
 | `first_token_s` | 0 | from a request's turn to its first token |
 | `tokens_per_s` | 0 | rate of each sequence; 0: as fast as possible |

@@ -41,6 +41,8 @@ def load(given: dict[str, Any], progress: Callable[[float], None]) -> EchoEngine
         threading.Event().wait()
     if options.fail_load == "exit":
         os._exit(1)
+    if options.fail_load == "bug":
+        raise RuntimeError("told to break")
     if options.fail_load:
         raise EngineError(options.fail_load, f"This model was told to fail: {options.fail_load}.")
     engine: EchoEngine = (SleepingEchoEngine if options.can_sleep else EchoEngine)(options)
