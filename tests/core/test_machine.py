@@ -1,0 +1,188 @@
+"""Any order of events keeps the rules. Safety is asserted at every command, liveness at the end."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from swapper.core import events as ev
+from swapper.core.scheduler import Scheduler
+from swapper.core.worker import WorkerState
+from tests.core.world import model, registry
+
+NAMES = "abcd"
+FAILURES = [None, ev.Failure("bad_file", "x"), ev.Failure("out_of_memory", "x")]
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Plays the world by itself: clients, processes and time in any order that is possible."""
+
+    @initialize(
+        sizes=st.tuples(*[st.integers(1, 4)] * 4),
+        host=st.integers(3, 8),
+        parallel=st.integers(1, 3),
+        limit=st.integers(0, 2),
+        pinned=st.booleans(),
+    )
+    def start(self, sizes, host, parallel, limit, pinned):
+        changes = {"parallel": parallel, "queue_timeout_s": 50.0, "queue_limit": 6}
+        specs = [
+            model(name, size, ttl_s=20.0, groups=("",), pin=pinned and name == "a", **changes)
+            for name, size in zip(NAMES, sizes, strict=True)
+        ]
+        self.host, self.limit, self.parallel = host, limit, parallel
+        limits = {"": limit} if limit else {}
+        self.scheduler = Scheduler(registry(*specs, host=host, **limits))
+        self.now, self.next_id = 0.0, 0
+        self.charge: dict[str, int] = {}  # our own books, by worker
+        self.waiting: dict[int, str] = {}
+        self.granted: dict[int, str] = {}
+        self.draining: set[str] = set()
+        self.starting: list[str] = []
+        self.stopping: list[str] = []
+
+    def tell(self, event):
+        for command in self.scheduler.handle(event, self.now):
+            self.obey(command)
+        for worker in self.scheduler.workers.values():
+            if worker.state is WorkerState.READY:
+                self.draining.discard(worker.id)
+            elif worker.state is WorkerState.DRAINING:
+                self.draining.add(worker.id)
+
+    def obey(self, command):
+        match command:
+            case ev.StartWorker(worker_id, _, reserved):
+                self.charge[worker_id] = reserved["host"]
+                assert sum(self.charge.values()) <= self.host, "over-committed"
+                assert not self.limit or len(self.charge) <= self.limit, "too many loaded"
+                names = [w.partition("#")[0] for w in self.charge]
+                assert len(set(names)) == len(names), "two workers of one model"
+                self.starting.append(worker_id)
+            case ev.StopWorker(worker_id):
+                assert worker_id not in self.granted.values(), "a busy worker was stopped"
+                if worker_id in self.starting:
+                    self.starting.remove(worker_id)
+                self.stopping.append(worker_id)
+            case ev.Grant(request_id, worker_id):
+                assert self.waiting.pop(request_id) == worker_id.partition("#")[0]
+                assert worker_id in self.charge, "granted a worker that is gone"
+                assert worker_id not in self.stopping + self.starting, "granted a worker not ready"
+                state = self.scheduler.workers[worker_id.partition("#")[0]].state
+                assert state is not WorkerState.DRAINING or worker_id not in self.draining
+                self.granted[request_id] = worker_id
+                in_flight = list(self.granted.values()).count(worker_id)
+                assert in_flight <= self.parallel
+            case ev.Decided(name, "spare"):
+                self.draining.discard(self.scheduler.workers[name].id)
+            case ev.Reject(request_id):
+                assert request_id in self.waiting, "refused what does not wait"
+                del self.waiting[request_id]
+
+    @rule(name=st.sampled_from(NAMES), earlier=st.sampled_from([0.0, 0.0, 5.0]))
+    def arrive(self, name, earlier):
+        self.next_id += 1
+        self.waiting[self.next_id] = name
+        self.tell(ev.RequestArrived(self.next_id, name, max(0.0, self.now - earlier)))
+
+    @precondition(lambda self: self.granted)
+    @rule(data=st.data())
+    def finish(self, data):
+        request_id = data.draw(st.sampled_from(sorted(self.granted)))
+        del self.granted[request_id]
+        self.tell(ev.RequestEnded(request_id))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def hang_up(self, data):
+        request_id = data.draw(st.sampled_from(sorted(self.waiting)))
+        del self.waiting[request_id]
+        self.tell(ev.RequestEnded(request_id))
+
+    @precondition(lambda self: self.starting)
+    @rule(data=st.data(), measured=st.integers(0, 4))
+    def ready(self, data, measured):
+        worker_id = data.draw(st.sampled_from(self.starting))
+        self.starting.remove(worker_id)
+        self.tell(ev.WorkerReady(worker_id, {"host": min(measured, self.charge[worker_id])}))
+
+    @precondition(lambda self: self.stopping)
+    @rule(data=st.data())
+    def stopped(self, data):
+        worker_id = data.draw(st.sampled_from(self.stopping))
+        self.exit(worker_id, None)
+
+    @precondition(lambda self: self.charge)
+    @rule(data=st.data(), failure=st.sampled_from(FAILURES))
+    def die(self, data, failure):
+        self.exit(data.draw(st.sampled_from(sorted(self.charge))), failure)
+
+    def exit(self, worker_id, failure):
+        """The processes are gone; whoever was in flight finds its connection broken."""
+        del self.charge[worker_id]
+        for books in (self.starting, self.stopping):
+            if worker_id in books:
+                books.remove(worker_id)
+        self.tell(ev.WorkerExited(worker_id, failure))
+        for request_id in [r for r, w in self.granted.items() if w == worker_id]:
+            del self.granted[request_id]
+            self.tell(ev.RequestEnded(request_id))
+
+    @rule(name=st.sampled_from(NAMES))
+    def load(self, name):
+        self.tell(ev.LoadRequested(name))
+
+    @rule(name=st.sampled_from(NAMES))
+    def unload(self, name):
+        self.tell(ev.UnloadRequested(name))
+
+    @rule(seconds=st.floats(0.01, 30.0))
+    def wait(self, seconds):
+        """Time passes, and no deadline is slept through."""
+        end = self.now + seconds
+        while (deadline := self.scheduler.next_deadline()) <= end:
+            self.now = max(self.now, deadline)
+            self.tell(ev.TimePassed())
+        self.now = end
+
+    @invariant()
+    def books_agree(self):
+        if not hasattr(self, "scheduler"):
+            return
+        self.scheduler.check_integrity()
+        assert self.scheduler.waiting == self.waiting
+        assert set(self.scheduler.in_flight) == set(self.granted)
+        assert {w.id for w in self.scheduler.workers.values()} == set(self.charge)
+        assert not self.waiting or self.scheduler.next_deadline() < math.inf, "waits without a deadline"
+
+    def teardown(self):
+        """A world that goes on kindly serves everybody: loads come up, answers end, stops are obeyed."""
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(2000):
+            if self.granted:
+                request_id = min(self.granted)
+                del self.granted[request_id]
+                self.tell(ev.RequestEnded(request_id))
+            elif self.stopping:
+                self.exit(self.stopping[0], None)
+            elif self.starting:
+                self.tell(ev.WorkerReady(self.starting.pop(0)))
+            elif self.waiting:
+                self.now = max(self.now, self.scheduler.next_deadline())
+                self.tell(ev.TimePassed())
+            else:
+                return
+        raise AssertionError(f"still waiting: {self.waiting}")
+
+
+TestSchedulerMachine = SchedulerMachine.TestCase
+TestSchedulerMachine.settings = settings(
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
