@@ -30,7 +30,7 @@ class Call:
     is_inference: bool = True  # the body is JSON that names the model
     started: float = field(default_factory=time.perf_counter)
     model: str | None = None  # the configured name, once it is known
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)  # never in a log
     lease: Lease | None = None
     answer: Answer | None = None  # once anything was sent
     has_begun: bool = False  # some of the worker's answer was sent
