@@ -146,6 +146,7 @@ class ModelReader:
             stop_cmd=tuple(section.stop_cmd or ()),
             url=section.url,
             ready=section.ready,
+            api_key=section.api_key,
             upstream_model=section.upstream_model,
         )
 

@@ -181,6 +181,7 @@ class CommandModel(_Model):
     ready: str | None = Field(
         default="/health", description="path that answers 200 when ready; null: port is open"
     )
+    api_key: Text | None = Field(default=None, description="the key it asks for")
     memory: Memory | None = Field(default=None, description="reserved for it")
     upstream_model: Text | None = Field(default=None, description="the name it goes by there")
 

@@ -1,0 +1,135 @@
+"""The command line. Every command imports what it needs itself, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from swapper import __version__
+from swapper.cli.client import Client
+
+
+class _InOrder(click.Group):
+    """Lists its commands as they were written down, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Commands that talk to a server use SWAPPER_URL (http://127.0.0.1:8080 if it is not set) "
+    "and SWAPPER_API_KEY. They end with 0 if all went well, 1 if the server or the configuration "
+    "says no, 2 if the command line is wrong, 3 if no server answers.",
+)
+@click.version_option(__version__, prog_name="swapper")
+def main() -> None:
+    """One endpoint for every language model on this machine."""
+
+
+@main.command()
+@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("-l", "--listen", metavar="HOST:PORT", help="Listen here, whatever the file says.")
+def serve(source: Path | None, config: Path | None, listen: str | None) -> None:
+    """Serve the models of a configuration, or of a folder.
+
+    A FOLDER serves every GGUF in it. With neither, the demo models that come with swapper are served.
+    """
+    if source is not None and config is not None:
+        raise click.UsageError("name a FOLDER or a --config file, not both")
+    from swapper.cli.serve import run_server
+
+    sys.exit(run_server(config or source, listen))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("prompt", nargs=-1)
+@click.option("-s", "--system", help="System prompt.")
+@click.option("-t", "--temperature", type=float, help="0 for the likeliest answer.")
+@click.option("-n", "--max-tokens", type=click.IntRange(1), help="Longest answer.")
+def run(
+    model: str,
+    prompt: tuple[str, ...],
+    system: str | None,
+    temperature: float | None,
+    max_tokens: int | None,
+) -> None:
+    """Chat with MODEL in the terminal.
+
+    With a PROMPT it is answered and that is all; what is piped in is added to it. Without one you
+    can talk: Ctrl-C stops an answer, /clear forgets the talk, Ctrl-D ends it.
+    """
+    from swapper.cli.chat import Chat, converse, piped_text
+
+    sampling = {"temperature": temperature, "max_tokens": max_tokens}
+    chat = Chat(Client.from_environment(), model, system, sampling)
+    text = "\n\n".join(part for part in (" ".join(prompt), piped_text()) if part)
+    if text:
+        chat.say(text)
+    elif sys.stdin.isatty():
+        converse(chat)
+    else:
+        raise click.UsageError("there is nothing to ask: no PROMPT, and nothing is piped in")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+def ps(as_json: bool) -> None:
+    """Show what is loaded, what it takes and who waits."""
+    from swapper.cli.tables import print_json, print_running
+
+    running = Client.from_environment().get("/running")
+    (print_json if as_json else print_running)(running)
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+def list_models(as_json: bool) -> None:
+    """Show every model that can be asked for."""
+    from swapper.cli.tables import print_json, print_models
+
+    models = Client.from_environment().get("/v1/models")
+    (print_json if as_json else print_models)(models)
+
+
+@main.command()
+@click.argument("model")
+def stop(model: str) -> None:
+    """Unload MODEL. Answers in flight are finished first."""
+    from urllib.parse import quote
+
+    Client.from_environment().post(f"/swapper/v1/models/{quote(model, safe='')}/unload", {})
+    click.echo(f"{model} is unloaded")
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+def logs(model: str | None, follow: bool) -> None:
+    """Show what workers wrote: MODEL's, or everybody's."""
+    from urllib.parse import urlencode
+
+    query = urlencode({"model": model} if model else {}) + ("&follow=1" if follow else "")
+    for line in Client.from_environment().lines("GET", f"/logs?{query}"):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--schema", is_flag=True, help="Print the JSON schema of a configuration, for editors."
+)
+def check(config: Path | None, schema: bool) -> None:
+    """Say what CONFIG (a file or folder) would do, or all that is wrong with it."""
+    from swapper.cli.check import print_schema, report
+
+    if schema:
+        return print_schema()
+    if config is None:
+        raise click.UsageError("name a configuration file or a folder of models")
+    sys.exit(report(config))
