@@ -34,6 +34,8 @@ WARDEN = str(Path(__file__).with_name("warden.py"))
 MARK = "SWAPPER_WORKER"  # in the environment of every process of a worker
 REPORT_LINE_BYTES = 65_536
 STOP_CMD_LIMIT_S = 5.0  # for a stop command when the proxy is gone
+LEFTOVERS_S = STOP_CMD_LIMIT_S + 1.0  # for guards of a proxy that was killed to finish their work
+UNKILLABLE_S = 10.0  # what has not died by then hangs in the kernel
 LINGER_S = 2.0  # how long killed members of a group are waited for
 
 # Of the proxy's environment, what a worker has no business with: its supervisor's channels, its key.
@@ -151,20 +153,21 @@ class ProcessGroup:
             await asyncio.sleep(0.005)
 
 
-def sweep(mark: str) -> int:
+def sweep(mark: str, patience_s: float = 0.0) -> int:
     """Kill every process whose mark begins with `mark`, until none is found; how many there were.
 
-    Blocks for some 10 ms. Finds only what kept its environment: a second net, not the first.
+    Guards that are at work on it already are left to do it for `patience_s`. Blocks for that long
+    and some 10 ms. Finds only what kept its environment: a second net, not the first.
     """
     killed: set[int] = set()
-    for _ in range(20):
-        found = [pid for pid in psutil.pids() if _is_marked(pid, mark)]
-        if not found:
-            break
-        for pid in found:
-            _kill(pid)
-        killed.update(found)
-        time.sleep(0.005)
+    deadline = time.monotonic() + patience_s
+    while found := [pid for pid in psutil.pids() if _is_marked(pid, mark)]:
+        if (late_s := time.monotonic() - deadline) > 0 or not any(map(_is_guard, found)):
+            refused = [pid for pid in found if not _kill(pid)]
+            if refused == found or late_s > UNKILLABLE_S:
+                break
+            killed.update(found)
+        time.sleep(0.01)
     return len(killed)
 
 
@@ -223,8 +226,19 @@ def _is_marked(pid: int, mark: str) -> bool:
         return False
 
 
-def _kill(pid: int) -> None:
+def _is_guard(pid: int) -> bool:
+    try:
+        return WARDEN in psutil.Process(pid).cmdline()
+    except (psutil.Error, OSError):
+        return False
+
+
+def _kill(pid: int) -> bool:
+    """Whether it may be killed."""
     try:
         os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
+    except ProcessLookupError:
         pass
+    except PermissionError:
+        return False
+    return True

@@ -19,7 +19,7 @@ from swapper.runtime.placement.own_engines import environment, find_own_engine
 from swapper.runtime.placement.processless import Processless
 from swapper.runtime.placement.urls import BadUrl, endpoint_of
 from swapper.runtime.private_folder import PrivateFolder
-from swapper.runtime.process_group import Program, sweep
+from swapper.runtime.process_group import LEFTOVERS_S, Program, sweep
 from swapper.runtime.readiness import until_ready
 from swapper.runtime.supervisor import Callbacks, Launch, Supervisor
 
@@ -48,7 +48,9 @@ class LocalPlacement:
         *,
         find_engine: Callable[[str], tuple[str, ...] | None] = find_own_engine,
     ) -> None:
-        self._folder = PrivateFolder(runtime_dir, on_leftover=lambda left: sweep(f"{left}/"))
+        self._folder = PrivateFolder(
+            runtime_dir, on_leftover=lambda left: sweep(f"{left}/", LEFTOVERS_S)
+        )
         self._find_engine = find_engine
         self._numbers = itertools.count(1)
         self._handles: set[Supervisor | Processless] = set()
