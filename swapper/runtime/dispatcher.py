@@ -26,6 +26,8 @@ from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts, Worker
 
 log = structlog.get_logger("swapper.dispatcher")
 
+LAST_LINES = 20  # of a failed worker's output, for the terminal
+
 
 class Memory(Protocol):
     """Where measurements and decisions are kept over restarts."""
@@ -168,6 +170,7 @@ class Dispatcher:
         self._is_handling = False
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()  # set, and replaced, whenever a worker came or went
+        self._is_busy = asyncio.Event()
 
     # ------------------------------------------------------------ for the front
 
@@ -231,10 +234,19 @@ class Dispatcher:
             if spec.preload:
                 self.load(model)
 
-    async def shut_down(self, grace_s: float) -> bool:
-        """Take nothing new, let answers finish, stop all workers; False if the grace ran out first."""
+    def begin_shutdown(self) -> None:
+        """Refuse whoever waits and whoever comes, stop idle workers, let busy ones finish."""
         self.post(ev.ShutdownRequested())
-        return await self._gone(lambda _: True, grace_s)
+
+    async def ended(self, timeout_s: float) -> bool:
+        """Wait until no worker is left; False if that took longer."""
+        return await self._gone(lambda _: True, timeout_s)
+
+    async def busy(self) -> None:
+        """Wait until there is a worker, or somebody waits for one."""
+        while not self._running and not self._scheduler.waiting:
+            self._is_busy.clear()
+            await self._is_busy.wait()
 
     async def _gone(self, concerns: Callable[[_Running], bool], timeout_s: float) -> bool:
         deadline = self.clock() + timeout_s
@@ -319,6 +331,7 @@ class Dispatcher:
 
     def _start(self, command: ev.StartWorker) -> None:
         worker_id, model = command.worker_id, command.model
+        self._is_busy.set()
 
         def on_progress(progress: float) -> None:
             self._running[worker_id].progress = progress
@@ -331,6 +344,8 @@ class Dispatcher:
 
         def on_exit(failure: ev.Failure | None) -> None:
             self._running.pop(worker_id).exited.set()
+            if failure is not None:
+                self._tell_failure(worker_id, model, failure)
             self.post(ev.WorkerExited(worker_id, failure))
             self._tell_changed()
 
@@ -345,6 +360,16 @@ class Dispatcher:
             on_output=lambda line: self.logs.append(model, line),
         )
         self._running[worker_id] = _Running(model, handle)
+
+    def _tell_failure(self, worker_id: str, model: str, failure: ev.Failure) -> None:
+        lines = [line.text for line in self.logs.last(model, LAST_LINES)]
+        log.error(
+            "worker failed",
+            worker=worker_id,
+            kind=failure.kind,
+            reason=failure.reason,
+            last_lines=lines,
+        )
 
     def _tell_changed(self) -> None:
         self._changed.set()

@@ -1,0 +1,204 @@
+"""The composition root: the only place that knows all the parts.
+
+It builds each of them once, joins them, and ends them in the opposite order. Read `_run` for what a
+swapper is made of, and `_serve_until_told` for its life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+
+from swapper import __version__
+from swapper.config import Config, build_registry
+from swapper.core.scheduler import Scheduler
+from swapper.front.server import Front
+from swapper.logs import set_up_logs
+from swapper.runtime.devices import Devices
+from swapper.runtime.dispatcher import Dispatcher
+from swapper.runtime.history import History
+from swapper.runtime.log_ring import LogRing
+from swapper.runtime.monitor import Monitor
+from swapper.runtime.notify import ServiceManager
+from swapper.runtime.placement.local import LocalPlacement
+
+log = structlog.get_logger("swapper")
+
+SHUTDOWN_GRACE_S = 30.0  # for answers in flight, after TERM
+STOP_MARGIN_S = 15.0  # for workers to end after that
+EXIT_CANNOT_LISTEN = 78  # EX_CONFIG: starting again would not help
+
+
+def serve(config: Config) -> int:
+    """Serve until TERM or INT; returns the exit status. Blocks."""
+    set_up_logs()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(config))
+
+
+async def _run(config: Config) -> int:
+    service = ServiceManager()
+    logs = LogRing()
+    async with _history() as history, _placement() as placement:
+        loop = asyncio.get_running_loop()
+        devices = Devices(lambda: dispatcher.pids())
+        survey = await devices.survey()
+        registry = build_registry(config, survey.readings)
+        learned = {key: (m.load_s, m.memory) for key, m in history.recall().items()}
+        scheduler = Scheduler(registry, learned)
+        dispatcher = Dispatcher(scheduler, placement, config.launches, history, logs, loop.time)
+        front = Front(dispatcher, api_keys=config.api_keys)
+        monitor = asyncio.create_task(Monitor(dispatcher, devices).run())
+        try:
+            return await _serve_until_told(config, dispatcher, front, service)
+        finally:
+            monitor.cancel()
+
+
+async def _serve_until_told(
+    config: Config, dispatcher: Dispatcher, front: Front, service: ServiceManager
+) -> int:
+    told_to_end = _signals()
+    try:
+        addresses = await front.start(config.listen)
+    except OSError as error:
+        _say_cannot_listen(config, error)
+        return EXIT_CANNOT_LISTEN
+    for problem in (*config.problems, *config.warnings):
+        log.warning(str(problem))
+    _greet(config, addresses)
+    dispatcher.preload()
+    service.tell("READY=1", f"STATUS=serving {len(config.models)} models on {', '.join(addresses)}")
+    await told_to_end.wait()
+    service.tell("STOPPING=1", "STATUS=finishing answers")
+    await _end(dispatcher, front)
+    return 0
+
+
+async def _end(dispatcher: Dispatcher, front: Front) -> None:
+    """Take nothing new, let answers finish for a while, stop the workers."""
+    log.info("stopping", grace_s=SHUTDOWN_GRACE_S)
+    front.begin_shutdown()
+    dispatcher.begin_shutdown()
+    if not await front.close(SHUTDOWN_GRACE_S):
+        log.warning("answers were cut: they took longer than the grace", grace_s=SHUTDOWN_GRACE_S)
+    if not await dispatcher.ended(STOP_MARGIN_S):
+        log.warning("workers are ended by force: they did not stop by themselves")
+
+
+# ---------------------------------------------------------------- parts
+
+
+@contextlib.asynccontextmanager
+async def _history() -> AsyncIterator[History]:
+    history = History(state_dir())
+    try:
+        yield history
+    finally:
+        await asyncio.to_thread(history.close)
+
+
+@contextlib.asynccontextmanager
+async def _placement() -> AsyncIterator[LocalPlacement]:
+    placement = LocalPlacement(runtime_dir())
+    try:
+        yield placement
+    finally:
+        await placement.close()
+
+
+def state_dir() -> Path:
+    """Where measurements are kept: the service manager's choice, or the user's state folder."""
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "swapper"
+
+
+def runtime_dir() -> Path:
+    """Where workers' sockets live: the service manager's choice, the user's, or the state folder."""
+    if given := os.environ.get("RUNTIME_DIRECTORY"):
+        return Path(given.split(":")[0])
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base) / "swapper" if base else state_dir() / "run"
+
+
+def _signals() -> asyncio.Event:
+    """Set by the first TERM or INT; the second one ends the process as if nobody listened."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return told
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed: a third less CPU for each streamed event."""
+    try:
+        import uvloop  # optional
+    except ImportError:
+        return None
+    return uvloop.Loop  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- words for the terminal
+
+
+def _say_cannot_listen(config: Config, error: OSError) -> None:
+    wanted = ", ".join(str(listen) for listen in config.listen)
+    print(
+        f"swapper cannot listen on {wanted}: {error.strerror or error}; "
+        "is another one running? `--listen HOST:PORT` chooses another address",
+        file=sys.stderr,
+    )
+
+
+def _greet(config: Config, addresses: list[str]) -> None:
+    """What to try next, for a person at a terminal."""
+    log.info("listening", addresses=addresses, models=list(config.models), version=__version__)
+    if not sys.stdout.isatty() and not os.environ.get("SWAPPER_GREET"):
+        return
+    url = next((a for a in addresses if a.startswith("http")), None)
+    model = next(iter(config.models), None)
+    if url is None or model is None:
+        return
+    print(GREETING.format(version=__version__, url=url.rstrip("/"), model=model), flush=True)
+
+
+GREETING = """
+swapper {version} is ready on {url}
+
+Ask a model something, in another terminal:
+
+  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is swapper?"}}]}}'
+
+Or from Python (pip install openai):
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="none")
+  for event in client.chat.completions.create(
+      model="{model}", stream=True, messages=[{{"role": "user", "content": "What is swapper?"}}]
+  ):
+      print(event.choices[0].delta.content or "", end="", flush=True)
+
+Or stay in the terminal:
+
+  swapper run {model}          chat
+  swapper ps                   what is loaded
+  swapper list                 all models
+
+Ctrl-C ends it.
+"""

@@ -1,0 +1,30 @@
+"""How log lines look: for people on a terminal, one JSON object a line otherwise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def set_up_logs(level: str = "info") -> None:
+    """Configure structlog, once, for the process; lines go to standard error."""
+    is_terminal = sys.stderr.isatty()
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+    ]
+    if is_terminal:
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        last: list[structlog.typing.Processor] = [stamp, structlog.dev.ConsoleRenderer()]
+    else:
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        trace = structlog.processors.format_exc_info
+        last = [stamp, trace, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
