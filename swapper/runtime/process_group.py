@@ -79,6 +79,7 @@ class ProcessGroup:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._program = program
+        self._was_killed = False
         self._exited: asyncio.Future[int] = self._loop.create_future()
         report, self._process = _spawn(program)
         assert self._process.stdout is not None
@@ -96,7 +97,7 @@ class ProcessGroup:
         """Its exit status (negative: the signal), once no process is left and all output is read."""
         status = await asyncio.shield(self._exited)
         await self._until_group_is_empty()
-        if status == -signal.SIGKILL:  # perhaps the guard itself was killed
+        if self._may_have_left_some(status):
             await asyncio.to_thread(sweep, self._program.mark)
         self._report.drain()
         self._output.drain()
@@ -108,10 +109,17 @@ class ProcessGroup:
 
     def kill(self) -> None:
         """End it, and all its descendants, by force."""
+        self._was_killed = True
         if self._process.stdin is not None:
             self._process.stdin.close()
         if not self._program.is_foreign:  # else the guard does it; it must live until it has
             self._send(os.killpg, signal.SIGKILL)
+
+    def _may_have_left_some(self, status: int) -> bool:
+        """Descendants, in other process groups than its own."""
+        if self._program.is_foreign:
+            return status == -signal.SIGKILL  # perhaps it was the guard that was killed
+        return status != 0 or self._was_killed
 
     def _send(self, send: Callable[[int, int], None], number: int) -> None:
         if not self._exited.done():  # not reaped, so the number is still its own
@@ -161,7 +169,7 @@ def sweep(mark: str, patience_s: float = 0.0) -> int:
     """
     killed: set[int] = set()
     deadline = time.monotonic() + patience_s
-    while found := [pid for pid in psutil.pids() if _is_marked(pid, mark)]:
+    while found := _marked(mark):
         if (late_s := time.monotonic() - deadline) > 0 or not any(map(_is_guard, found)):
             refused = [pid for pid in found if not _kill(pid)]
             if refused == found or late_s > UNKILLABLE_S:
@@ -217,6 +225,15 @@ def _group_exists(pgid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _marked(mark: str) -> list[int]:
+    """Looks twice: a process may fork and end between being listed and being looked at."""
+    for _ in range(2):
+        if found := [pid for pid in psutil.pids() if _is_marked(pid, mark)]:
+            return found
+        time.sleep(0.005)
+    return []
 
 
 def _is_marked(pid: int, mark: str) -> bool:
