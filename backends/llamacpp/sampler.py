@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 FEW, MANY = 1024, 16384  # likeliest tokens looked at for top-p, and where those are too few
+COLDEST = 1e-4  # below this temperature the best is all there is, and dividing by it overflows
 BLOCK = 512  # a draw from the whole vocabulary finds the block first: a cumulative sum is slow
 
 
@@ -91,7 +92,7 @@ class Sampler:
 
     def _choose(self, logits: NDArray[np.float32]) -> int:
         params = self.params
-        if params.temperature <= 0:
+        if params.temperature < COLDEST:
             return int(logits.argmax())
         is_whole = (
             not 0 < params.top_k < len(logits) and params.typical_p >= 1 and params.top_p >= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -159,12 +159,26 @@ class Client:
     def encode(self, text: str) -> list[int]:
         return self.engine.tokenizer.encode(text, add_special=False, parse_special=True)
 
-    async def progress(self, prompt: str | list[int], count: int = 16, **more: Any) -> list[Progress]:
+    async def progress(
+        self, prompt: str | list[int], count: int = 16, **more: Any
+    ) -> list[Progress]:
         return [step async for step in self.engine.generate(self.request(prompt, count, **more))]
 
     async def ask(self, prompt: str | list[int], count: int = 16, **more: Any) -> list[int]:
         steps = await self.progress(prompt, count, **more)
         return [token.id for step in steps for token in step.tokens]
+
+    async def start(self, prompt: str, count: int) -> asyncio.Task[None]:
+        """A reader that has had its first token."""
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in self.engine.generate(self.request(prompt, count)):
+                begun.set()
+
+        reader = asyncio.create_task(read())
+        await begun.wait()
+        return reader
 
     async def ask_all(self, prompts: list[str], count: int = 16, **more: Any) -> list[list[int]]:
         return await asyncio.gather(*(self.ask(prompt, count, **more) for prompt in prompts))
@@ -173,9 +187,3 @@ class Client:
 @pytest.fixture
 def client_of() -> Callable[[Any], Client]:
     return Client
-
-
-@pytest.fixture(autouse=True)
-def _quiet_llama() -> Iterator[None]:
-    """llama.cpp's warnings about tiny models are no news."""
-    yield

@@ -11,6 +11,7 @@ import gguf
 import pytest
 
 from backends.llamacpp import loader
+from backends.llamacpp.options import parse
 from backends.llamacpp.start import load
 from backends.serving.engine import EngineError
 
@@ -48,7 +49,9 @@ def test_truncated_tensors(tmp_path: Path, tiny: Path) -> None:
     path.write_bytes(whole[:-10_000])
     error = failure(path)
     assert error.kind == "bad_file"
-    assert error.reason.startswith(f"model.gguf is truncated: {len(whole) - 10_000} of {len(whole)}")
+    assert error.reason.startswith(
+        f"model.gguf is truncated: {len(whole) - 10_000} of {len(whole)}"
+    )
 
 
 @pytest.mark.parametrize("length", [10, 100, 3000])
@@ -84,9 +87,26 @@ def test_a_header_without_a_key(tmp_path: Path) -> None:
     assert "llama.context_length" in error.reason
 
 
-def test_a_kv_cache_that_no_memory_holds(tiny: Path) -> None:
-    error = failure(tiny, context=2**31 - 256)
-    assert error.kind == "out_of_memory"
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (
+            "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 9",
+            "out_of_memory",
+        ),
+        ("cudaMalloc failed: out of memory", "out_of_memory"),
+        (
+            "error loading model: error loading model vocabulary: unknown pre-tokenizer type: 'x'",
+            "unsupported",
+        ),
+        ("error loading model: missing tensor 'blk.0.attn_q.weight'", "bad_file"),
+        ("error loading model: something new", "bad_file"),
+    ],
+)
+def test_what_llama_logs_is_classified(tiny: Path, line: str, kind: str) -> None:
+    error = loader.classified(parse({"path": str(tiny)}), ["llama_model_load: ", line + "\n"])
+    assert error.kind == kind
+    assert error.reason.startswith("tiny.gguf cannot be loaded: ")
 
 
 def test_values_that_the_model_does_not_take(tiny: Path) -> None:

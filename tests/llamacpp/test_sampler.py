@@ -174,7 +174,9 @@ def test_scores_are_a_distribution() -> None:
     assert [logprob for _, logprob in token.top] == sorted((p for _, p in token.top), reverse=True)
     assert token.top[0][0] == int(logits.argmax())
     everything = scored(logits, 7, SIZE)
-    assert math.fsum(math.exp(logprob) for _, logprob in everything.top) == pytest.approx(1.0, abs=1e-5)
+    assert math.fsum(math.exp(logprob) for _, logprob in everything.top) == pytest.approx(
+        1.0, abs=1e-5
+    )
 
 
 class OnlyEven:

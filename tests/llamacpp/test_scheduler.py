@@ -62,7 +62,9 @@ class World:
     def step(self) -> list[Chunk]:
         chunks = self.scheduler.schedule()
         assert sum(c.length for c in chunks) <= self.scheduler.budget
-        assert self.scheduler.cells.used + sum(c.length for c in chunks) <= self.scheduler.cells.size
+        assert (
+            self.scheduler.cells.used + sum(c.length for c in chunks) <= self.scheduler.cells.size
+        )
         self.computed += self.memory.run(chunks)
         self.scheduler.advance(chunks)
         for chunk in chunks:
@@ -108,7 +110,9 @@ EVENTS = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(EVENTS, st.sampled_from([180, 256, 600]), st.sampled_from([1, 3, 8]), st.integers(9, 64))
-def test_whatever_comes_all_finish_with_the_right_answers(events, pool, max_running, budget) -> None:
+def test_whatever_comes_all_finish_with_the_right_answers(
+    events, pool, max_running, budget
+) -> None:
     world = World(pool, max_running, budget=budget, max_slots=max_running + 4)
     prompts: dict[int, tuple[list[int], int]] = {}
     sequences: dict[int, Sequence] = {}
@@ -187,7 +191,9 @@ def test_the_last_token_is_always_run_anew() -> None:
     assert again.num_cached == 39
 
 
-def test_short_of_cells_cache_goes_first_then_newcomers_wait_then_the_youngest_is_preempted() -> None:
+def test_short_of_cells_cache_goes_first_then_newcomers_wait_then_the_youngest_is_preempted() -> (
+    None
+):
     world = World(220, 4, budget=64)
     world.add(range(60))
     world.run()
