@@ -81,6 +81,7 @@ class ModelReader:
     ) -> ConfiguredModel:
         self.errors += self._contradictions(spec.name, section)
         path = self._resolved(section.path)
+        header = self._header(spec.name, section, path)
         options: dict[str, object] = {"model": spec.name, "path": str(path)}
         options |= {key: v for key in _PASSED_ON if (v := getattr(section, key)) is not None}
         autos = ("context", "threads", "flash_attention")
@@ -88,7 +89,7 @@ class ModelReader:
         if section.lora:
             options["lora"] = [self._lora(spec.name, section, i) for i in range(len(section.lora))]
         launch = LaunchSpec(spec.name, "llamacpp", options=options)
-        return ConfiguredModel(spec, launch, section, line, self._header(spec.name, section, path))
+        return ConfiguredModel(spec, launch, section, line, header)
 
     def _header(self, name: str, section: LlamaCppModel, path: Path) -> GgufHeader | None:
         try:
