@@ -23,6 +23,7 @@ from swapper.errors import Unavailable
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.log_ring import LogRing
 from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts, WorkerHandle
+from swapper.runtime.preflight import Preflight
 
 log = structlog.get_logger("swapper.dispatcher")
 
@@ -115,6 +116,8 @@ class _LeaseContext:
         self.arrived_at = dispatcher.clock() if arrived_at is None else arrived_at
 
     async def __aenter__(self) -> Lease:
+        if not self._dispatcher.is_loaded(self.model):
+            await self._dispatcher.check(self.model)
         self._dispatcher.tickets[self._request_id] = self
         arrived = ev.RequestArrived(self._request_id, self.model, self.arrived_at)
         self._dispatcher.post(arrived)
@@ -164,6 +167,7 @@ class Dispatcher:
         self._placement = placement
         self._launches = launches
         self._memory = memory
+        self._preflight = Preflight()
         self._running: dict[ev.WorkerId, _Running] = {}
         self._facts: dict[str, WorkerFacts] = {}
         self._events: deque[ev.Event] = deque()
@@ -186,6 +190,20 @@ class Dispatcher:
         leaving it, gives the place back. `arrived_at` keeps the place of a request tried again.
         """
         return _LeaseContext(self, model, arrived_at)
+
+    def is_loaded(self, model: str) -> bool:
+        """Whether the model has a worker, whatever its state."""
+        return model in self._scheduler.workers
+
+    async def check(self, model: str) -> None:
+        """Refuse what is seen at a glance not to load, before anybody is moved out for it.
+
+        Raises Unavailable.
+        """
+        failure = await self._preflight.check(self._launches[model])
+        if failure is not None:
+            reason = f"{model} could not be loaded: {failure.reason}"
+            raise Unavailable("load_failed", reason, retry_after_s=5.0, cause=failure.kind)
 
     def load(self, model: str) -> None:
         """Make the model resident without a request, as soon as there is room."""
