@@ -191,7 +191,7 @@ class LlamaEngine:
                     self._wake.clear()
             except Exception:  # noqa: BLE001 - one bad step must not end all requests to come
                 traceback.print_exc(file=sys.stderr)
-                self._fail_all("The model failed to compute; the request can be sent again")
+                self._recover()
         self._fail_all(UNLOADED)
         self._free()
 
@@ -214,6 +214,12 @@ class LlamaEngine:
         except EngineError as error:
             outcomes: list[Outcome] = [(answer, error)]
             self._call(lambda: self._deliver(outcomes))
+
+    def _recover(self) -> None:
+        outcomes = self._stepper.fail() if self._stepper is not None else []
+        self._call(lambda: self._deliver(outcomes))
+        if self._embedder is not None:
+            self._embedder.fail_all("The model failed to compute the embedding")
 
     def _fail_all(self, reason: str) -> None:
         if self._stepper is not None:

@@ -70,7 +70,7 @@ def describe(loaded: Loaded, vocabulary: Vocabulary, *, generates: bool, embeds:
     if generates:
         capabilities.add("completions")
         if template:
-            capabilities |= {"chat", "tools"} if "tools" in template else {"chat"}
+            capabilities.add("chat")
     return ModelInfo(
         name=loaded.options.model,
         context=loaded.context,

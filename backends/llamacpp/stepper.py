@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MAX_FAILURES = 3  # steps failing in a row before the engine gives up
+
+
 @dataclass(slots=True, eq=False)
 class Answer:
     """A request under way."""
@@ -78,6 +81,7 @@ class Stepper:
         self._context = context
         self._vocabulary = vocabulary
         self._answers: dict[Sequence, Answer] = {}
+        self._num_failures = 0  # one after another
 
     @property
     def has_work(self) -> bool:
@@ -104,6 +108,7 @@ class Stepper:
         verdict, rows = self._context.run(chunks)
         self.counters.steps += 1
         if verdict == OK:
+            self._num_failures = 0
             self.scheduler.advance(chunks)
             return self._read(chunks, rows)
         if verdict == NO_CELLS:
@@ -113,14 +118,25 @@ class Stepper:
         if verdict == ABORTED:
             self._resume(chunks)
             return []
-        return self._start_over(verdict)
+        print(f"llama_decode failed with {verdict}", file=sys.stderr)
+        return self.fail()
 
-    def fail_all(self, reason: str) -> list[Outcome]:
+    def fail_all(self, reason: str, kind: str = "unavailable") -> list[Outcome]:
         """End everything under way with an error, and forget what is kept."""
-        outcomes = self._end(list(self._answers), EngineError("unavailable", reason))
+        outcomes = self._end(list(self._answers), EngineError(kind, reason))
         self.scheduler.drop_cache()
         self._context.clear()
         return outcomes
+
+    def fail(self) -> list[Outcome]:
+        """A step failed for good and the memory may hold anything: nothing of it is used again.
+
+        When it happens again and again, the engine is of no use any more, and says so.
+        """
+        self._num_failures += 1
+        if self._num_failures >= MAX_FAILURES:
+            return self.fail_all("The model cannot compute any more", "crashed")
+        return self.fail_all("The model failed to compute; the request can be sent again")
 
     # What a step brought
 
@@ -218,8 +234,3 @@ class Stepper:
             done = self._context.computed(sequence.slot) - sequence.num_computed
             if done > 0:
                 self.scheduler.advance([Chunk(sequence, sequence.num_computed, done)])
-
-    def _start_over(self, verdict: int) -> list[Outcome]:
-        """llama.cpp failed and the memory may hold anything: nothing of it is used again."""
-        print(f"llama_decode failed with {verdict}; dropping all sequences", file=sys.stderr)
-        return self.fail_all("The model failed to compute; the request can be sent again")

@@ -290,6 +290,17 @@ async def test_a_step_that_fails_takes_nobody_else_along(
         assert await client.ask(TEXT, 8) == expected
 
 
+async def test_an_engine_that_always_fails_gives_up(open_engine, client_of, tiny, capsys) -> None:
+    kinds = []
+    async with open_engine(tiny) as engine:
+        engine._context.decode = lambda: -3
+        for _ in range(3):
+            with pytest.raises(EngineError) as caught:
+                await client_of(engine).ask(TEXT, 8)
+            kinds.append(caught.value.kind)
+    assert kinds == ["unavailable", "unavailable", "crashed"]
+
+
 async def test_a_pool_that_is_short_after_all(open_engine, client_of, tiny) -> None:
     """llama_decode says 1 although the books had room: cache goes, then the youngest."""
     async with open_engine(tiny, parallel=4) as engine:
