@@ -36,7 +36,7 @@ def read_gpus(visible: str | None = None) -> list[Gpu]:
     nvml = _library()
     if nvml is None:
         return []
-    found = [gpu for handle in _handles(nvml) if (gpu := _read(nvml, handle))]
+    found = [_read(nvml, handle) for handle in _handles(nvml)]
     names = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
     chosen = found if names is None else list(_chosen(found, names))
     return [_named(gpu, f"cuda:{number}") for number, gpu in enumerate(chosen)]
@@ -80,17 +80,16 @@ def _slices(nvml: Any, gpu: Any) -> Iterator[Any]:
             yield part
 
 
-def _read(nvml: Any, handle: Any) -> Gpu | None:
+def _read(nvml: Any, handle: Any) -> Gpu:
+    """One that does not answer (it fell off the bus) has no memory; it keeps its number."""
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle, version=nvml.nvmlMemory_v2)
     memory = memory or _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)  # drivers before 510
-    if memory is None:
-        return None
     return Gpu(
         name="",
         uuid=_text(_ask(nvml, nvml.nvmlDeviceGetUUID, handle)),
         product=_text(_ask(nvml, nvml.nvmlDeviceGetName, handle)),
-        total=int(memory.total),
-        free=int(memory.free),
+        total=int(memory.total) if memory else 0,
+        free=int(memory.free) if memory else 0,
         processes=_processes(nvml, handle),
     )
 
@@ -111,8 +110,7 @@ def _ask(nvml: Any, function: Any, *arguments: Any, **options: Any) -> Any:
     """What the driver answers; None for what it does not know or support."""
     try:
         return function(*arguments, **options)
-    except nvml.NVMLError as error:
-        log.debug("the NVIDIA driver refused", call=function.__name__, reason=str(error))
+    except nvml.NVMLError:
         return None
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+PREFIX = "swp-"
 SOCKET_PATH_BYTES = 100  # the kernel takes 108 (Linux) or 104 (macOS) with the final zero
 NAME_BYTES = 48  # the longest file name put under a folder of ours, the folder's own included
 
@@ -20,16 +23,16 @@ class PrivateFolder:
 
     Where `base` is too long a path for Unix sockets, it lies under the system's temporary folder.
     `on_leftover` is given each folder whose proxy is gone without having removed it, before it is
-    removed. Raises OSError where there is no writing.
+    removed; nothing else in `base` is touched. Raises OSError where there is no writing.
     """
 
     def __init__(self, base: Path, on_leftover: Callable[[Path], object] = lambda _: None) -> None:
-        self._base = _short_enough(base.absolute())
-        _make_private(self._base)
-        for folder in self._base.iterdir():
-            _remove_if_left(folder, on_leftover)
-        self.path = Path(tempfile.mkdtemp(prefix="p", dir=self._base))
-        self._lock = _lock(self.path)
+        base = _make_base(base.resolve())
+        with _alone_in(base):
+            for folder in base.iterdir():
+                _remove_if_left(folder, on_leftover)
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+            self._lock = _lock(self.path)
 
     def write(self, name: str, text: str) -> Path:
         """A new file that only we may read."""
@@ -58,24 +61,37 @@ class PrivateFolder:
         self.close()
 
 
-def _short_enough(base: Path) -> Path:
+def _make_base(base: Path) -> Path:
     if len(os.fsencode(base)) + NAME_BYTES <= SOCKET_PATH_BYTES:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
         return base
-    return Path(tempfile.gettempdir()) / f"swapper-{os.geteuid()}"
+    base = Path(tempfile.gettempdir()) / f"swapper-{os.geteuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    if not _is_ours(base):  # everybody may make folders there, and links
+        raise PermissionError(f"'{base}' is not a folder of ours; remove it")
+    return base
 
 
-def _make_private(folder: Path) -> None:
-    """Make it ours alone; raises PermissionError where somebody else laid it out for us."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+@contextmanager
+def _alone_in(base: Path) -> Iterator[None]:
+    """No other proxy is between making its folder and locking it."""
+    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(folder: Path) -> bool:
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise PermissionError(f"'{folder}' is not a folder of ours; remove it")
-    folder.chmod(0o700)
+    mode_is_private = stat.S_IMODE(found.st_mode) == 0o700
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and mode_is_private
 
 
 def _remove_if_left(folder: Path, on_leftover: Callable[[Path], object]) -> None:
     """A folder that can be locked has no living proxy."""
-    if not folder.name.startswith("p") or folder.is_symlink() or not folder.is_dir():
+    if not re.fullmatch(PREFIX + r"[a-z0-9_]{8}", folder.name) or not _is_ours(folder):
         return
     lock = _lock(folder)
     if lock is None:

@@ -1,0 +1,118 @@
+"""What is remembered over a restart, and what happens when it cannot be."""
+
+import sqlite3
+import threading
+import time
+
+import pytest
+import structlog
+
+from swapper.core.events import Measured
+from swapper.runtime.history import FILE_NAME, MAX_DECISIONS, History
+
+
+@pytest.fixture
+def history(tmp_path):
+    """A function that closes the last history, as a restart does, and opens the next."""
+    opened: list[History] = []
+
+    def restart() -> History:
+        for last in opened:
+            last.close()
+        opened.append(History(tmp_path))
+        return opened[-1]
+
+    yield restart
+    for last in opened:
+        last.close()
+
+
+def test_the_last_measurement_of_each_setting_survives_a_restart(history):
+    first = history()
+    first.remember("coder", {"gpu_layers": 3, "threads": 2}, 4.0, {"host": 10})
+    first.remember("coder", {"gpu_layers": 0}, 9.0, {"host": 20})
+    first.remember("coder", {"threads": 2, "gpu_layers": 3}, 5.0, {"host": 11, "cuda:0": 7})
+    expected = {
+        ("coder", "gpu_layers=3,threads=2"): Measured(
+            "coder", {"gpu_layers": 3, "threads": 2}, 5.0, {"host": 11, "cuda:0": 7}
+        ),
+        ("coder", "gpu_layers=0"): Measured("coder", {"gpu_layers": 0}, 9.0, {"host": 20}),
+    }
+    assert first.recall() == expected
+    assert history().recall() == expected
+
+
+def test_decisions_come_newest_first_and_survive(history):
+    first = history()
+    for number in range(5):
+        first.log_decision("ab"[number % 2], "evict", f"reason {number}")
+    assert [d.reason for d in first.decisions("a", limit=2)] == ["reason 4", "reason 2"]
+    again = history().decisions()
+    assert [d.reason for d in again] == [f"reason {n}" for n in (4, 3, 2, 1, 0)]
+    assert abs(again[0].at - time.time()) < 60
+
+
+def test_decisions_are_bounded(history, tmp_path):
+    first = history()
+    for number in range(MAX_DECISIONS + 100):
+        first.log_decision("a", "start", str(number))
+    assert len(history().decisions(limit=10**6)) == MAX_DECISIONS
+    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+        assert database.execute("SELECT COUNT(*) FROM decision").fetchone() == (MAX_DECISIONS,)
+    database.close()
+
+
+def test_writing_holds_nobody_up(history, tmp_path):
+    """Not even while another program has the database locked."""
+    first = history()
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    other.execute("BEGIN EXCLUSIVE")
+    begun = time.monotonic()
+    for number in range(1000):
+        first.log_decision("a", "start", str(number))
+    assert time.monotonic() - begun < 1.0
+    other.rollback()
+    other.close()
+    assert len(history().decisions(limit=10**6)) == 1000
+
+
+@pytest.mark.parametrize("damage", ["garbage", "a folder", "another program's"])
+def test_a_useless_database_is_warned_of_once_and_left_alone(tmp_path, damage):
+    path = tmp_path / FILE_NAME
+    if damage == "garbage":
+        path.write_bytes(b"not a database at all" * 100)
+    elif damage == "a folder":
+        path.mkdir()
+    else:
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE measured (something TEXT)")
+        database.close()
+    before = path.read_bytes() if path.is_file() else None
+    with structlog.testing.capture_logs() as logs:
+        history = History(tmp_path)
+        history.remember("a", {}, 1.0, {})
+        history.log_decision("a", "start", "why")
+        history.close()
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert str(path) in logs[0]["file"]
+    assert history.recall()["a", ""].load_s == 1.0
+    assert history.decisions("a")[0].reason == "why"
+    if damage == "garbage":
+        assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with structlog.testing.capture_logs() as logs:
+        history = History(tmp_path / "file" / "state")
+        history.log_decision("a", "start", "why")
+    assert len(logs) == 1
+    assert len(history.decisions()) == 1
+
+
+def test_closing_ends_the_thread(history):
+    first = history()
+    first.close()
+    first.close()
+    first.log_decision("a", "start", "after the end")
+    assert "history" not in [thread.name for thread in threading.enumerate()]
