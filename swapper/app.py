@@ -21,7 +21,7 @@ from swapper.config import Config, build_registry
 from swapper.core.scheduler import Scheduler
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
-from swapper.runtime.devices import Devices
+from swapper.runtime.devices import Devices, survey
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.history import History
 from swapper.runtime.log_ring import LogRing
@@ -33,7 +33,7 @@ log = structlog.get_logger("swapper")
 
 SHUTDOWN_GRACE_S = 30.0  # for answers in flight, after TERM
 STOP_MARGIN_S = 15.0  # for workers to end after that
-EXIT_CANNOT_LISTEN = 78  # EX_CONFIG: starting again would not help
+EXIT_CANNOT_LISTEN = 1  # another one may be about to end: starting again may help
 
 
 def serve(config: Config) -> int:
@@ -48,18 +48,17 @@ async def _run(config: Config) -> int:
     logs = LogRing()
     async with _history() as history, _placement() as placement:
         loop = asyncio.get_running_loop()
-        devices = Devices(lambda: dispatcher.pids())
-        survey = await devices.survey()
-        registry = build_registry(config, survey.readings)
+        registry = build_registry(config, (await asyncio.to_thread(survey, {})).readings)
         learned = {key: (m.load_s, m.memory) for key, m in history.recall().items()}
         scheduler = Scheduler(registry, learned)
         dispatcher = Dispatcher(scheduler, placement, config.launches, history, logs, loop.time)
         front = Front(dispatcher, api_keys=config.api_keys)
-        monitor = asyncio.create_task(Monitor(dispatcher, devices).run())
+        monitor = Monitor(dispatcher, Devices(dispatcher.pids))
+        watching = asyncio.create_task(monitor.run())
         try:
             return await _serve_until_told(config, dispatcher, front, service)
         finally:
-            monitor.cancel()
+            watching.cancel()
 
 
 async def _serve_until_told(

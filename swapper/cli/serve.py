@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import EX_CONFIG  # tells a service manager that starting again will not help
 from pathlib import Path
 
 import click
@@ -21,9 +22,7 @@ def run_server(source: Path | None, listen: str | None) -> int:
         raise click.UsageError(f"--listen: {error}") from None
     except ConfigError as error:
         click.echo(str(error), err=True)
-        return 1
-    for note in (*config.problems, *config.warnings):
-        click.echo(click.style(f"warning: {note}", fg="yellow"), err=True)
+        return EX_CONFIG
     from swapper.app import serve
 
     return serve(config)

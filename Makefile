@@ -1,0 +1,40 @@
+# make run    set up everything and serve the demo models on http://127.0.0.1:8080
+# make test   set up everything and run the tests
+# The rest: setup · check · bench · clean
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+STAMP := .venv/.complete
+BIN := .venv/bin
+
+.PHONY: run test check setup bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p; s/^# \(The rest.*\)/\1/p' Makefile
+
+$(STAMP): pyproject.toml scripts/setup.py
+	@test -n "$(PYTHON)" || { echo "swapper needs Python 3.11 or newer: sudo apt install python3 python3-venv"; exit 1; }
+	@command -v c++ >/dev/null || { echo "swapper needs a C++ compiler for llama.cpp: sudo apt install build-essential"; exit 1; }
+	$(PYTHON) scripts/setup.py
+	@touch $@
+
+setup: $(STAMP)
+
+run: $(STAMP)
+	@SWAPPER_GREET=1 exec $(BIN)/swapper serve $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python bench/run.py $(ARGS)
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
