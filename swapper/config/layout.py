@@ -39,17 +39,18 @@ def auto_context(
     Up to `ENOUGH_CONTEXT` it may take all there is. A model that can be wholly on GPUs stays there,
     with less context if need be.
     """
-    choices = list(_contexts(plan.context))
 
-    def best(context: int) -> Variant:
-        return layouts(shape, replace(plan, context=context), budgets, gpu_layers, gpus)[0]
-
-    on_gpus = _layers(best(choices[-1])) > shape.num_layers
-    for context in choices:
-        share = COMFORT if context > ENOUGH_CONTEXT else 1.0
+    def best(context: int, share: float) -> tuple[Variant, bool]:
         room = {device: int(size * share) for device, size in budgets.items()}
-        variant = best(context)
-        if fits(variant.needs, room) and (not on_gpus or _layers(variant) > shape.num_layers):
+        variant = layouts(shape, replace(plan, context=context), room, gpu_layers, gpus)[0]
+        return variant, fits(variant.needs, room)
+
+    choices = list(_contexts(plan.context))
+    least, _ = best(choices[-1], 1.0)
+    for context in choices:
+        variant, has_room = best(context, COMFORT if context > ENOUGH_CONTEXT else 1.0)
+        stays = _layers(variant) > shape.num_layers or _layers(least) <= shape.num_layers
+        if has_room and stays:
             return context
     return choices[-1]
 
