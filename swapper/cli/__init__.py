@@ -23,7 +23,7 @@ class _InOrder(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Commands that talk to a server use SWAPPER_URL (http://127.0.0.1:8080 if it is not set) "
     "and SWAPPER_API_KEY. They end with 0 if all went well, 1 if the server or the configuration "
-    "says no, 2 if the command line is wrong, 3 if no server answers.",
+    "says no (78 from `serve`), 2 if the command line is wrong, 3 if no server answers.",
 )
 @click.version_option(__version__, prog_name="swapper")
 def main() -> None:

@@ -32,7 +32,7 @@ class Client:
     def __init__(self, url: str, api_key: str = "") -> None:
         self.url = url.rstrip("/")
         self._api_key = api_key
-        self._parts = _split(self.url)
+        self._parts = _split(url)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Client:
@@ -133,7 +133,7 @@ def _split(url: str) -> SplitResult:
         valid = False
     if not valid:
         raise click.UsageError(f"SWAPPER_URL is '{url}'; write it as {DEFAULT_URL}")
-    path = parts.path.removesuffix("/v1")  # the base of OpenAI clients will do
+    path = parts.path.rstrip("/").removesuffix("/v1")  # the base of OpenAI clients will do
     return parts._replace(path=path)
 
 
