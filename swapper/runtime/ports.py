@@ -44,8 +44,9 @@ def is_loopback(host: str | None) -> bool:
     return host is not None and (host in ("localhost", "::1") or host.startswith("127."))
 
 
-def older_listener(port: int, started_at: float) -> str | None:
-    """The program that listens on the port and ran before `started_at`, so cannot be the worker's.
+def listener(port: int, older_than: int | None = None) -> str | None:
+    """A program that listens on the port; if process `older_than` is given, only one older than it,
+    hence not of its making.
 
     Blocks for some 10 ms. None also where the system does not tell (macOS, other users' programs).
     """
@@ -61,13 +62,13 @@ def older_listener(port: int, started_at: float) -> str | None:
         and connection.laddr[1] == port
         and connection.pid
     )
-    return next(filter(None, (_name_if_older(pid, started_at) for pid in listeners)), None)
+    return next(filter(None, (_name(pid, older_than) for pid in listeners)), None)
 
 
-def _name_if_older(pid: int, started_at: float) -> str | None:
+def _name(pid: int, older_than: int | None) -> str | None:
     try:
         process = psutil.Process(pid)
-        if process.create_time() < started_at - 1.0:  # start times are known to 10 ms, and drift
+        if older_than is None or process.create_time() < psutil.Process(older_than).create_time():
             return f"{process.name()} (process {pid})"
     except psutil.Error:
         pass

@@ -36,6 +36,7 @@ REPORT_LINE_BYTES = 65_536
 STOP_CMD_LIMIT_S = 5.0  # for a stop command when the proxy is gone
 LEFTOVERS_S = STOP_CMD_LIMIT_S + 1.0  # for guards of a proxy that was killed to finish their work
 UNKILLABLE_S = 10.0  # what has not died by then hangs in the kernel
+GUARD_LIMIT_S = STOP_CMD_LIMIT_S + UNKILLABLE_S  # a guard that takes longer hangs itself
 LINGER_S = 2.0  # how long killed members of a group are waited for
 
 # Of the proxy's environment, what a worker has no business with: its supervisor's channels, its key.
@@ -112,7 +113,9 @@ class ProcessGroup:
         self._was_killed = True
         if self._process.stdin is not None:
             self._process.stdin.close()
-        if not self._program.is_foreign:  # else the guard does it; it must live until it has
+        if self._program.is_foreign:  # the guard does it; it must live until it has
+            self._loop.call_later(GUARD_LIMIT_S, self._send, os.kill, signal.SIGKILL)
+        else:
             self._send(os.killpg, signal.SIGKILL)
 
     def _may_have_left_some(self, status: int) -> bool:

@@ -9,7 +9,6 @@ happens, `on_exit` is called exactly once, when no process is left and all outpu
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Launch:
     program: Program
     endpoint: Endpoint
     check: Callable[[], Awaitable[Failure | None]] | None = None
-    probe: Callable[[float], Awaitable[Failure | None]] | None = None  # of the wall time it started
+    probe: Callable[[int], Awaitable[Failure | None]] | None = None  # of the first process
     loaded: Callable[[], None] = lambda: None
     release: Callable[[], None] = lambda: None
 
@@ -99,6 +98,9 @@ class Supervisor:
             failure = await self._work()
         except OSError as error:
             failure = failures.cannot_start(error)
+        except Exception as error:
+            log.exception("a worker could not be run", model=self._launch.model)
+            failure = Failure("crashed", f"swapper could not run the worker: {error}")
         finally:
             if self._group is not None:
                 self._group.kill()  # nothing to do, unless this task was cancelled
@@ -124,10 +126,9 @@ class Supervisor:
 
     async def _run(self) -> int:
         """Spawn it, and stay with it until it is gone."""
-        started_at = time.time()
         self._group = ProcessGroup(self._launch.program, self._on_line, self._on_report)
         timeout = self._loop.call_later(self._load_timeout_s, self._on_load_timeout)
-        probing = self._loop.create_task(self._probe(started_at))
+        probing = self._loop.create_task(self._probe(self._group.pid))
         try:
             return await self._group.wait()
         finally:
@@ -136,10 +137,10 @@ class Supervisor:
             if self._kill_timer is not None:
                 self._kill_timer.cancel()
 
-    async def _probe(self, started_at: float) -> None:
+    async def _probe(self, pid: int) -> None:
         if self._launch.probe is None:
             return
-        if failure := await self._launch.probe(started_at):
+        if failure := await self._launch.probe(pid):
             self._fail(failure)
         else:
             self._become_ready(WorkerFacts())

@@ -230,6 +230,12 @@ async def test_a_working_folder_that_is_not_there(launch, tmp_path):
     assert str(tmp_path / "gone") in failure.reason
 
 
+async def test_what_cannot_be_in_a_command_line(launch):
+    failure = await launch("command", cmd=("true", "a\0b")).gone()
+    assert failure.kind == "crashed"
+    assert "null byte" in failure.reason
+
+
 async def test_no_command_at_all(launch):
     assert (await launch("command").gone()).kind == "bad_options"
 

@@ -7,7 +7,6 @@ import functools
 import itertools
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -152,7 +151,7 @@ class LocalPlacement:
             ),
             endpoint=endpoint,
             check=lambda: _port_in_use(endpoint),
-            probe=lambda started_at: _until_ready(endpoint, ready, started_at),
+            probe=lambda pid: _until_ready(endpoint, ready, pid),
             release=lambda: self._release(endpoint),
         )
 
@@ -181,15 +180,15 @@ async def _port_in_use(endpoint: Endpoint) -> Failure | None:
     """Who answers before the worker is started would be taken for the worker."""
     if not ports.is_loopback(endpoint.host) or not await ports.accepts(*_host_port(endpoint)):
         return None
-    holder = await asyncio.to_thread(ports.older_listener, endpoint.port, time.time() + 60)
+    holder = await asyncio.to_thread(ports.listener, endpoint.port)
     return Failure("port_taken", _taken(endpoint.port, holder))
 
 
-async def _until_ready(endpoint: Endpoint, path: str | None, started_at: float) -> Failure | None:
+async def _until_ready(endpoint: Endpoint, path: str | None, pid: int) -> Failure | None:
     await until_ready(endpoint, path)
     if not ports.is_loopback(endpoint.host):
         return None
-    holder = await asyncio.to_thread(ports.older_listener, endpoint.port, started_at)
+    holder = await asyncio.to_thread(ports.listener, endpoint.port, pid)
     return Failure("port_taken", _taken(endpoint.port, holder)) if holder else None
 
 
