@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from swapper import __version__
 from swapper.cli.client import Client
 
+INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
 
-class _InOrder(click.Group):
-    """Lists its commands as they were written down, not by the alphabet."""
+
+class _Commands(click.Group):
+    """Lists its commands as they were written down; Ctrl-C ends one without a word."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(INTERRUPTED)
+
 
 @click.group(
-    cls=_InOrder,
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Commands that talk to a server use SWAPPER_URL (http://127.0.0.1:8080 if it is not set) "
     "and SWAPPER_API_KEY. They end with 0 if all went well, 1 if the server or the configuration "

@@ -182,7 +182,7 @@ def _turn(chat: Chat, text: str) -> None:
             chat.say(text)
         except KeyboardInterrupt:
             click.echo()
-        except Answered as error:
+        except click.ClickException as error:  # the talk goes on: the server may come back
             error.show()
 
 

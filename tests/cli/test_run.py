@@ -173,3 +173,14 @@ def test_what_a_request_waits_for(workers: list[tuple[str, str, float]], text: s
         {"model": model, "state": state, "progress": progress} for model, state, progress in workers
     ]
     assert doing("m", shown) == text
+
+
+def test_ctrl_c_without_a_conversation_ends_it_all(
+    counterpart: Any, swapper: Swapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Chat, text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Chat, "say", interrupted)
+    result = swapper("run", "m", "hi", url=counterpart.url)
+    assert (result.exit_code, result.stderr) == (130, "\n")
