@@ -54,6 +54,7 @@ class Answer(web.StreamResponse):
         self.num_bytes = 0
         self.is_finished = False
         self._request = request
+        self._protocol = request.protocol
         self._has_body = request.method != "HEAD" and status not in NO_BODY_STATUSES
         self._is_framed = length is not None or not self._has_body
         self._is_chunked = not self._is_framed and request.version >= (1, 1)
@@ -69,7 +70,7 @@ class Answer(web.StreamResponse):
     def send(self, data: bytes) -> bool:
         """Send a piece of the body; True when the client cannot take more for now: see `drain`."""
         self._transmit(self._frame(data))
-        return self._request.protocol.writing_paused
+        return self._protocol.writing_paused
 
     async def drain(self) -> None:
         await self._request.writer.drain()
@@ -92,8 +93,8 @@ class Answer(web.StreamResponse):
         """End in a way that no client takes for the end of the body."""
         self._keep_alive = False
         self.is_finished = True
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        if self._protocol.transport is not None:
+            self._protocol.transport.abort()
 
     # ------------------------------------------------------------ for aiohttp: all is sent already
 
@@ -128,7 +129,7 @@ class Answer(web.StreamResponse):
         return b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
 
     def _transmit(self, data: bytes) -> None:
-        transport = self._request.transport
+        transport = self._protocol.transport
         if transport is not None:
             transport.write(data)
 

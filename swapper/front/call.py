@@ -13,8 +13,6 @@ from swapper.front.answer import Answer
 from swapper.front.headers import Header
 from swapper.runtime.dispatcher import Lease
 
-log = structlog.get_logger("swapper.request")
-
 CLIENT_LEFT: Final = 499  # in logs and metrics only; nobody is there to be told
 
 
@@ -38,7 +36,7 @@ class Call:
     first_byte: float | None = None
     error: str | None = None
 
-    def tell(self) -> None:
+    def tell(self, log: structlog.typing.FilteringBoundLogger) -> None:
         """The one line of this request."""
         lease, now = self.lease, time.perf_counter()
         log.info(

@@ -91,6 +91,11 @@ class Response:
         """As sent by the worker, in order."""
         return self.message.raw_headers
 
+    def header(self, name: str) -> str:
+        """The first value of a header; empty if there is none."""
+        value: str = self.message.headers.get(name, "")
+        return value
+
     @property
     def is_complete(self) -> bool:
         """All of the body is here, read or not."""
@@ -258,8 +263,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser

@@ -81,8 +81,3 @@ def request_id(given: str | None) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return f"{_run}-{next(_count):x}"
-
-
-def value_of(raw: Iterable[Header], name: bytes) -> bytes:
-    """The first value of a header, lower case name given; empty if there is none."""
-    return next((value for key, value in raw if key.lower() == name), b"")

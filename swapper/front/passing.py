@@ -11,7 +11,7 @@ from swapper.errors import WorkerLost
 from swapper.front.answer import Answer, WholeLines
 from swapper.front.call import Call, swapper_headers, timings_comment
 from swapper.front.connection import Response
-from swapper.front.headers import response_headers, value_of
+from swapper.front.headers import response_headers
 from swapper.front.openai import error_event
 from swapper.front.refusal import refusal_of
 
@@ -22,7 +22,7 @@ async def pass_on(call: Call, response: Response, *, keep_alive: bool) -> Answer
     """Send the worker's answer as it comes; what is here already goes out in one write."""
     first, is_whole = response.take(), response.is_complete
     lines = WholeLines() if not is_whole and is_event_stream(response) else None
-    length = value_of(response.headers, b"content-length")
+    length = response.header("content-length")
     answer = call.answer = Answer(
         call.request,
         response.status,
@@ -59,10 +59,9 @@ async def pass_into_stream(call: Call, answer: Answer, response: Response) -> No
 
 def is_event_stream(response: Response) -> bool:
     """It carries events in plain text, so that one of ours may follow."""
-    content_type = value_of(response.headers, b"content-type").lower()
-    if not content_type.startswith(b"text/event-stream"):
+    if not response.header("content-type").lower().startswith("text/event-stream"):
         return False
-    return value_of(response.headers, b"content-encoding") in (b"", b"identity")
+    return response.header("content-encoding") in ("", "identity")
 
 
 async def _relay(call: Call, answer: Answer, response: Response, lines: WholeLines | None) -> None:

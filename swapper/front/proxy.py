@@ -38,6 +38,9 @@ from swapper.runtime.dispatcher import Dispatcher, Lease
 
 log = structlog.get_logger("swapper.front")
 
+EVENT_ROUTES: Final = frozenset(  # whose streams are events; others may stream sound
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses"}
+)
 LONGEST_NAME: Final = 256
 SHUTTING_DOWN: Final = "swapper is shutting down"
 
@@ -56,6 +59,7 @@ class Proxy:
         keepalive_every_s: float,
     ) -> None:
         self.is_shutting_down = False
+        self._log = structlog.get_logger("swapper.request").bind()  # once: it is on the hot path
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._upstream = upstream
@@ -95,14 +99,14 @@ class Proxy:
         finally:
             self._metrics.active -= 1
             self._metrics.count(call.model, call.route, call.status)
-            call.tell()
+            call.tell(self._log)
 
     async def _infer(self, call: Call) -> web.StreamResponse:
         self._check_open()
         call.body = await read_body(call.request, self._body_limit)
         wanted = asked(call.body)
         call.model = self.resolve(wanted.model)
-        if wanted.stream is not True:
+        if wanted.stream is not True or call.route not in EVENT_ROUTES:
             return await self._serve(call, call.model)
         heartbeat = Heartbeat(call, self._keepalive_after_s, self._keepalive_every_s)
         try:

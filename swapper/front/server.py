@@ -36,7 +36,9 @@ LIST: Final = "/v1/models"
 MODELS: Final = "/v1/models/"
 ACTIONS: Final = "/swapper/v1/models/"
 UPSTREAM: Final = "/upstream/"
-NAMED_ROUTES: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+NAMED_ROUTES: Final = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank"}
+)
 OTHER_ROUTES: Final = "/v1/*"  # in logs and metrics: clients may ask for any path
 DEEPEST_NAME: Final = 8  # parts of a model's name
 OPEN_PATHS: Final = frozenset({"/health"})  # for probes, which have no key

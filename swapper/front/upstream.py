@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
+import structlog
+
 from swapper.front.connection import (
     BrokenBeforeAnswer,
     Connection,
@@ -18,6 +20,8 @@ from swapper.front.connection import (
     Response,
 )
 from swapper.runtime.endpoint import Endpoint
+
+log = structlog.get_logger("swapper.front")
 
 Address: TypeAlias = tuple[str | None, str | None, int, bool]
 
@@ -113,7 +117,8 @@ class Upstream:
             raise NeverConnected(
                 f"the worker took no connection within {self._connect_timeout_s:g} s"
             ) from None
-        except OSError:
+        except OSError as error:
+            log.warning("no connection to a worker", address=address, reason=str(error))
             raise NeverConnected("the worker takes no connections") from None
         return connection
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import pytest
+import uvloop
 
 from swapper.config.listen import Listen
 from swapper.core.registry import ModelSpec
@@ -21,6 +22,11 @@ MODELS = (
     ModelSpec("tiny", "echo", aliases=("gpt-4o-mini",)),
     ModelSpec("org/model:7b", "llamacpp"),
 )
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Everything runs on both loops: their transports differ in small ways."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 class House:
