@@ -52,6 +52,10 @@ def check(document: Document) -> ConfigFile:
 
 def _problem(document: Document, detail: ErrorDetails) -> Problem:
     path = _path(detail["loc"])
+    if detail["type"] == "union_tag_not_found":
+        typed = nearest("engine", map(str, detail["input"]))
+        if typed is not None:
+            return document.problem((*path, typed), "is not known; did you mean 'engine'?")
     return document.problem(path, _saying(document, detail, path))
 
 

@@ -64,10 +64,20 @@ def _compose(text: str, file: str) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.problem, error.context) if part)
-        hint = "; indent with spaces" if "\\t" in what else ""
-        raise ConfigError(f"{file}:{mark.line + 1 if mark else 1}: {what}{hint}") from None
+        line = mark.line if mark else 0
+        hint = _syntax_hint(what, text.splitlines()[line : line + 1])
+        raise ConfigError(f"{file}:{line + 1}: {what}{hint}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+def _syntax_hint(what: str, lines: list[str]) -> str:
+    """What is most often the matter, where YAML only says that it did not expect it."""
+    if "\\t" in what:
+        return "; indent with spaces"
+    if any("${" in line for line in lines):
+        return '; quote what holds ${...}: "${env:NAME}"'
+    return ""
 
 
 class _Reader:

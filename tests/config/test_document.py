@@ -123,6 +123,7 @@ def test_an_open_quote_in_a_command_line() -> None:
         ("a: [1\nb: 2\n", "c.yaml:2: "),
         ("a: 1\n\tb: 2\n", "c.yaml:2: "),
         ("a: *nix", "c.yaml:1: "),
+        ("b: 1\na: [${env:KEY}]\n", "c.yaml:2: "),
         ("a: 1\n---\nb: 2\n", "c.yaml:2: "),
         ("a: \x00", "c.yaml: not YAML"),
         ("", "c.yaml: the file is empty"),
@@ -140,3 +141,10 @@ def test_the_line_of_what_is_not_there_is_that_of_what_is_above() -> None:
     assert isinstance(document, Document)
     assert document.line_of(("a", "b", "missing", 3)) == 2
     assert document.line_of(("a", "b", "c")) == 3
+
+
+def test_what_is_most_often_the_matter_is_said() -> None:
+    with pytest.raises(ConfigError, match="indent with spaces"):
+        read("a: 1\n\tb: 2\n")
+    with pytest.raises(ConfigError, match="quote what holds"):
+        read("a: [${env:KEY}]\n")
