@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 # Measured on workers of this version: Python, its libraries and the HTTP server; and per token of the
 # vocabulary its text, its score and its place in two hash tables.
-PROCESS_BYTES = 40 * MIB
+PROCESS_BYTES = 44 * MIB
 VOCABULARY_ENTRY_BYTES = 270
 CUDA_DEVICE_BYTES = 450 * MIB  # context, kernels and libraries on the device
 CUDA_PROCESS_BYTES = 250 * MIB  # and what they add to the process

@@ -1,0 +1,70 @@
+"""The estimate for the models that come with swapper, against what their workers measure."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swapper.config import DEMO_FOLDER, build_registry, folder_config
+from swapper.core.events import DeviceReading
+
+DEMOS = sorted(path.stem for path in DEMO_FOLDER.glob("*.gguf"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None, reason="llama.cpp is not installed"
+)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured on Linux")
+@pytest.mark.parametrize("model", DEMOS)
+def test_the_estimate_is_within_15_percent(model: str, tmp_path: Path) -> None:
+    config = folder_config(DEMO_FOLDER)
+    spec = build_registry(config, {"host": DeviceReading(64 << 30, 64 << 30)}).models[model]
+    options = {**config.launches[model].options, **spec.variants[0].settings, "threads": 1}
+    measured = host_bytes_of_worker(options, tmp_path)
+    assert spec.variants[0].needs["host"] == pytest.approx(measured, rel=0.15)
+
+
+def host_bytes_of_worker(options: dict[str, object], folder: Path) -> int:
+    """Load a model as swapper would; what its worker says it takes."""
+    file = folder / "options.json"
+    file.write_text(json.dumps(options))
+    command = [
+        sys.executable,
+        "-m",
+        "backends.llamacpp",
+        "--listen",
+        f"unix:{folder}/s",
+        "--options",
+        str(file),
+    ]
+    reader, writer = os.pipe()
+    environ = {**os.environ, "SWAPPER_REPORT_FD": str(writer)}
+    with (
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(writer,), env=environ,
+            cwd=Path(__file__).parents[2],
+        ) as worker,
+        open(reader) as report,
+    ):  # fmt: skip
+        os.close(writer)
+        events = [json.loads(line) for line in iter_until_ready(report)]
+        assert worker.stdin is not None
+        worker.stdin.close()
+    assert events[-1]["event"] == "ready", events[-1]
+    return int(events[-1]["memory"]["host"])
+
+
+def iter_until_ready(report: object) -> list[str]:
+    """The lines of a report, up to the one that decides."""
+    lines: list[str] = []
+    for line in report:  # type: ignore[attr-defined]
+        lines.append(line)
+        if "loading" not in line:
+            break
+    return lines
