@@ -7,7 +7,7 @@
 KV is zeroed when a context is made, so all of it is resident at once, and so are the weights, as the
 loader reads them all. A first guess: what a worker measures replaces it. Against workers of five
 files (0.5B in Q4_K_M and F16, 110M in Q4_K_M, a tiny one; 2k to 32k of context) it was right to 13 %;
-compute agrees to 2 MiB with what llama.cpp plans for five architectures. GPUs were not measured.
+compute agrees to 4 MiB with what llama.cpp plans for five architectures. GPUs were not measured.
 """
 
 from __future__ import annotations
