@@ -14,6 +14,7 @@ for each byte. Tests and benchmarks run the whole of swapper over it, and a new 
 | `parallel` | 64 | sequences at once; others wait for their turn |
 | `context` | 4096 | longest prompt plus answer, in tokens (bytes) |
 | `exit_after_tokens` | 0 | the process dies in the middle of an answer, after so many tokens in all |
+| `break_after_tokens` | 0 | the engine fails in the middle of an answer, and says that it is broken |
 | `can_sleep` | false | whether `/sleep` and `/wake` exist; asleep, `memory_bytes` are given back |
 | `wake_s` | 0 | `/wake` takes this long |
 | `stop_s` | 0 | after TERM and draining, ending takes this long |

@@ -99,6 +99,8 @@ class EchoEngine:
         self._num_tokens += len(progress.tokens)
         if 0 < self._options.exit_after_tokens < self._num_tokens:
             os._exit(1)
+        if 0 < self._options.break_after_tokens < self._num_tokens:
+            raise EngineError("crashed", "The engine was told to break.")
 
     def _check_awake(self) -> None:
         if not self._is_awake:

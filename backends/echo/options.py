@@ -22,6 +22,7 @@ class Options:
     first_token_s: float = 0.0
     tokens_per_s: float = 0.0
     exit_after_tokens: int = 0
+    break_after_tokens: int = 0
     can_sleep: bool = False
     wake_s: float = 0.0
     stop_s: float = 0.0

@@ -1,5 +1,7 @@
 """The echo worker does what its options say, and gives places back when clients go."""
 
+import json
+import socket
 import time
 from typing import Any
 
@@ -28,18 +30,27 @@ def until(client: httpx.Client, name: str, value: int) -> None:
         assert time.monotonic() < deadline, f"{name} is {gauge(client, name)}, not {value}"
 
 
-@pytest.mark.parametrize("fields", [{"stream": True}, {"stream": True, "n": 3}], ids=["one", "three"])
+@pytest.mark.parametrize(
+    "fields", [{"stream": True}, {"stream": True, "n": 3}], ids=["one", "three"]
+)
 def test_a_client_that_leaves_a_stream_frees_its_places(fields: dict[str, Any]) -> None:
-    with WorkerProcess({"tokens_per_s": 1, "parallel": 3}) as worker, worker.ready().client() as client:
+    with (
+        WorkerProcess({"tokens_per_s": 1, "parallel": 3}) as worker,
+        worker.ready().client() as client,
+    ):
         with client.stream("POST", CHAT, json=talk("x" * 1000, **fields)) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            next(lines)
             until(client, "requests_running", fields.get("n", 1))
         until(client, "requests_running", 0)
         assert client.post(CHAT, json=talk("y")).status_code == 200
 
 
 def test_a_client_that_leaves_without_an_answer_frees_its_place() -> None:
-    with WorkerProcess({"tokens_per_s": 1, "parallel": 1}) as worker, worker.ready().client() as client:
+    with (
+        WorkerProcess({"tokens_per_s": 1, "parallel": 1}) as worker,
+        worker.ready().client() as client,
+    ):
         with pytest.raises(httpx.ReadTimeout):
             client.post(CHAT, json=talk("x" * 1000), timeout=0.5)
         until(client, "requests_running", 0)
@@ -47,13 +58,17 @@ def test_a_client_that_leaves_without_an_answer_frees_its_place() -> None:
 
 
 def test_a_client_that_leaves_while_it_waits_frees_its_place() -> None:
-    with WorkerProcess({"tokens_per_s": 1, "parallel": 1}) as worker, worker.ready().client() as client:
-        with client.stream("POST", CHAT, json=talk("x" * 1000, stream=True)) as answer:
-            next(answer.iter_lines())
-            with pytest.raises(httpx.ReadTimeout):
-                client.post(CHAT, json=talk("y"), timeout=0.5)
-            until(client, "requests_waiting", 0)
-            assert gauge(client, "requests_running") == 1
+    with (
+        WorkerProcess({"tokens_per_s": 1, "parallel": 1}) as worker,
+        worker.ready().client() as client,
+        client.stream("POST", CHAT, json=talk("x" * 1000, stream=True)) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(CHAT, json=talk("y"), timeout=0.5)
+        until(client, "requests_waiting", 0)
+        assert gauge(client, "requests_running") == 1
 
 
 def test_the_rate_is_kept() -> None:
@@ -90,13 +105,41 @@ def test_a_crash_in_the_middle_of_an_answer() -> None:
         assert worker.until_end()[-1]["event"] == "ready"
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_engine_that_breaks_ends_its_streams_without_done_and_then_the_worker(n: int) -> None:
+    with WorkerProcess({"break_after_tokens": 3}) as worker, worker.ready().client() as client:
+        body = talk("abcdef", stream=True, n=n)
+        with client.stream("POST", CHAT, json=body) as answer:
+            lines = [line for line in answer.iter_lines() if line]
+        assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "crashed"
+        assert "data: [DONE]" not in lines
+        assert worker.wait() == 1
+        assert worker.until_end()[-1] == {
+            "event": "failed",
+            "kind": "crashed",
+            "reason": "The engine was told to break.",
+        }
+
+
+def test_an_engine_that_breaks_before_the_first_token_has_its_true_status() -> None:
+    with WorkerProcess({"break_after_tokens": 3}) as worker, worker.ready().client() as client:
+        answer = client.post(CHAT, json=talk("abcdef"))
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "crashed"
+        assert worker.wait() == 1
+
+
 def test_a_worker_that_does_not_end_on_term() -> None:
     with WorkerProcess({"ignore_term": True}) as worker:
         worker.ready().process.terminate()
-        with worker.client() as client, pytest.raises(httpx.TransportError):
-            while True:
-                client.get("/health")
+        while _is_listening(worker):
+            pass
         assert worker.process.poll() is None
+
+
+def _is_listening(worker: WorkerProcess) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(worker.socket)) == 0
 
 
 def test_a_worker_that_takes_its_time_to_end() -> None:

@@ -34,7 +34,10 @@ def test_it_reports_loading_and_then_ready() -> None:
 def test_nobody_can_connect_before_it_is_ready() -> None:
     with WorkerProcess({"hang_load": True}) as worker:
         worker.until("loading")
-        with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError, match=r"refused|No such"):
+        with (
+            socket.socket(socket.AF_UNIX) as client,
+            pytest.raises(OSError, match=r"refused|No such"),
+        ):
             client.connect(str(worker.socket))
 
 
@@ -184,7 +187,8 @@ def test_a_unix_socket_left_behind_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "listen", ["8080", "tcp:8080", "tcp:127.0.0.1:99999", "unix:/nowhere/at/all", "tcp:no.such.invalid:1"]
+    "listen",
+    ["8080", "tcp:8080", "tcp:127.0.0.1:99999", "unix:/nowhere/at/all", "tcp:no.such.invalid:1"],
 )
 def test_an_address_that_is_none(listen: str) -> None:
     with WorkerProcess({}, listen) as worker:
@@ -192,7 +196,9 @@ def test_an_address_that_is_none(listen: str) -> None:
         assert worker.wait() == 2
 
 
-@pytest.mark.parametrize("arguments", [[], ["--listen", "unix:/x"], ["--options", "/x", "--port", "1"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--listen", "unix:/x"], ["--options", "/x", "--port", "1"]]
+)
 def test_a_command_line_that_is_wrong(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "backends.echo", *arguments],
@@ -209,8 +215,7 @@ def test_by_hand_it_needs_no_report_and_no_standard_input(tmp_path: Path) -> Non
     options, path = tmp_path / "options", tmp_path / "socket"
     options.write_text("{}")
     process = subprocess.Popen(
-        [sys.executable, "-m", "backends.echo", "--listen", f"unix:{path}"]
-        + ["--options", str(options)],
+        [sys.executable, *f"-m backends.echo --listen unix:{path} --options {options}".split()],
         stdin=subprocess.DEVNULL,
     )
     try:

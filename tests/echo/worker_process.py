@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 TIMEOUT_S = 30.0
+_MAIN = (sys.executable, "-m")
 
 
 class WorkerProcess:
@@ -30,8 +31,7 @@ class WorkerProcess:
         self._report, theirs = os.pipe()
         self._log = (folder / "log").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"backends.{module}", "--listen", self.listen]
-            + ["--options", str(path)],
+            [*_MAIN, f"backends.{module}", "--listen", self.listen, "--options", str(path)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

@@ -182,7 +182,11 @@ def test_what_the_template_refuses_is_a_400_in_its_own_words() -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["{{ messages.__class__.__mro__ }}", "{{ namespace(__class__=1) }}", "{{ messages.append(1) }}"],
+    [
+        "{{ messages.__class__.__mro__ }}",
+        "{{ namespace(__class__=1) }}",
+        "{{ messages.append(1) }}",
+    ],
 )
 def test_a_template_cannot_leave_its_sandbox(source: str) -> None:
     with pytest.raises(RequestError) as raised:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -57,7 +58,7 @@ class ScriptedEngine:
         edges = [0, *(cuts if cuts is not None else range(1, len(data))), len(data)]
         tokens = [
             tuple(Token(byte, -1.0, ((byte, -1.0),)) for byte in data[i:j])
-            for i, j in zip(edges, edges[1:], strict=False)
+            for i, j in pairwise(edges)
         ]
         steps = [Progress(part, num_cached_tokens=2) for part in tokens]
         return cls([*steps[:-1], replace(steps[-1], finish_reason=reason)])
@@ -147,7 +148,9 @@ async def test_streamed_and_whole_are_the_same(
 
 
 async def test_scores_tell_the_text_that_was_sent() -> None:
-    answer = plain(await whole(ScriptedEngine.of("café STOP now"), choice(stops=["STOP"], logprobs=0)))
+    answer = plain(
+        await whole(ScriptedEngine.of("café STOP now"), choice(stops=["STOP"], logprobs=0))
+    )
     assert answer["content"] == "café "
     scored = bytes(byte for token in answer["logprobs"] for byte in token["bytes"])
     assert scored == "café ".encode()
@@ -191,7 +194,9 @@ async def test_one_call_at_most_ends_the_sequence() -> None:
 
 
 async def test_usage_counts_a_prompt_once_and_every_answer() -> None:
-    chunks = await events(ScriptedEngine.of("abc"), *(choice(index) for index in range(3)), usage=True)
+    chunks = await events(
+        ScriptedEngine.of("abc"), *(choice(index) for index in range(3)), usage=True
+    )
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"] == {

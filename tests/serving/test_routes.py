@@ -159,7 +159,9 @@ def test_json_is_not_promised_yet(client: httpx.Client, form: Any) -> None:
 def test_a_prompt_that_is_too_long(client: httpx.Client, is_stream: bool) -> None:
     error = refused(client, CHAT, talk("x" * 600, stream=is_stream))
     assert error["code"] == "context_length_exceeded"
-    assert error["message"].startswith("This model's maximum context length is 500 tokens. However,")
+    assert error["message"].startswith(
+        "This model's maximum context length is 500 tokens. However,"
+    )
     assert "resulted in 62" in error["message"]
 
 
@@ -190,7 +192,12 @@ def test_completions_stream(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "texts"),
-    [("abc", ["abc"]), (["a", "b"], ["a", "b"]), ([97, 98], ["ab"]), ([[97], [98, 99]], ["a", "bc"])],
+    [
+        ("abc", ["abc"]),
+        (["a", "b"], ["a", "b"]),
+        ([97, 98], ["ab"]),
+        ([[97], [98, 99]], ["a", "bc"]),
+    ],
 )
 def test_four_kinds_of_prompt(client: httpx.Client, prompt: Any, texts: list[str]) -> None:
     answer = post(client, "/v1/completions", {"prompt": prompt, "n": 2})
@@ -348,7 +355,13 @@ def test_no_such_route_and_wrong_method(client: httpx.Client) -> None:
 
 
 def test_bad_bodies_leave_the_worker_alive(client: httpx.Client) -> None:
-    for body in (b"", b"{", b"\xff", b"[" * 50_000, b'{"messages":[{"role":"user","content":"\\ud83d"}]}'):
+    for body in (
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 50_000,
+        b'{"messages":[{"role":"user","content":"\\ud83d"}]}',
+    ):
         assert client.post(CHAT, content=body).status_code == 400
     long = json.dumps(talk("x" * 6_000_000))
     assert client.post(CHAT, content=long).status_code == 400
@@ -361,6 +374,8 @@ def test_hundreds_of_requests_on_one_connection(client: httpx.Client) -> None:
         body = talk(f"{index}")
         if index % 2:
             chunks = stream(client, CHAT, body)
-            assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == str(index)
+            assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == str(
+                index
+            )
         else:
             assert post(client, CHAT, body)["choices"][0]["message"]["content"] == str(index)

@@ -37,7 +37,11 @@ def test_any_cut_gives_the_same_answer(text: str, data: st.DataObject) -> None:
     assert read(pieces) == read([text])
 
 
-@given(st.text(alphabet="<tool_call>/ \n{}", max_size=40).filter(lambda text: "<tool_call>" not in text))
+@given(
+    st.text(alphabet="<tool_call>/ \n{}", max_size=40).filter(
+        lambda text: "<tool_call>" not in text
+    )
+)
 def test_text_without_calls_is_untouched(text: str) -> None:
     assert read(list(text)) == (text, [])
 
@@ -55,7 +59,8 @@ def test_white_space_beside_calls_is_dropped_and_text_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "inside", ["", "nonsense", '{"arguments": {}}', '{"name": "f", "arguments": [1]}', '{"name": 3}']
+    "inside",
+    ["", "nonsense", '{"arguments": {}}', '{"name": "f", "arguments": [1]}', '{"name": 3}'],
 )
 def test_what_is_no_call_stays_text(inside: str) -> None:
     text = f"a <tool_call>{inside}</tool_call> b"
