@@ -161,6 +161,8 @@ class Guard:
 
     def end_children(self) -> None:
         """Kill until no child is left, those included that come to us while we do it."""
+        if sys.platform != "linux":
+            kill(-self.command)  # orphans do not come to us there
         while self.reap():
             children = self.children()
             refused = [pid for pid in children if not kill(pid)]
