@@ -27,8 +27,11 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing `typing` would take a quarter of the start
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 ORDERLY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
