@@ -92,11 +92,12 @@ class Admin:
             _running_entry(worker, snapshot.waiting.get(worker.model, 0))
             for worker in snapshot.workers
         ]
+        models = self._dispatcher.registry.models
         present = {worker.model for worker in snapshot.workers}
         entries += [
-            _waiting_entry(self._dispatcher.registry.models[model], count)
+            _waiting_entry(models[model], count)
             for model, count in snapshot.waiting.items()
-            if model not in present
+            if model in models and model not in present
         ]
         return json_response({"running": entries})
 
@@ -167,11 +168,15 @@ def _running_entry(worker: WorkerView, waiting: int) -> dict[str, object]:
         "in_flight": worker.in_flight,
         "waiting": waiting,
         "memory": {"estimated": dict(worker.reserved), "measured": dict(worker.measured)},
-        "idle_s": worker.idle_s,
-        "expires_in_s": worker.expires_in_s,
+        "idle_s": _rounded(worker.idle_s),
+        "expires_in_s": _rounded(worker.expires_in_s),
         "progress": worker.progress,
         "ttl": worker.ttl_s,
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _waiting_entry(spec: ModelSpec, waiting: int) -> dict[str, object]:

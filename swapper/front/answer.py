@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from swapper.front.headers import Header
 
+CLIENT_LEFT: Final = 499  # in logs and metrics only; nobody is there to be told
 LAST_CHUNK: Final = b"0\r\n\r\n"
 LONGEST_LINE: Final = 1024 * 1024  # a longer one is not held back
 NO_BODY_STATUSES: Final = frozenset({204, 304})
@@ -132,6 +133,15 @@ class Answer(web.StreamResponse):
         transport = self._protocol.transport
         if transport is not None:
             transport.write(data)
+
+
+def nothing_for(request: web.BaseRequest) -> Answer:
+    """For a client that has gone: closes what is left of its connection."""
+    if request.transport is not None:
+        request.transport.abort()
+    answer = Answer(request, CLIENT_LEFT, "", ())
+    answer.break_off()
+    return answer
 
 
 class WholeLines:

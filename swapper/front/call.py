@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Final
 
 import structlog
 from aiohttp import web
 
-from swapper.front.answer import Answer
+from swapper.front.answer import CLIENT_LEFT, Answer
 from swapper.front.headers import Header
 from swapper.runtime.dispatcher import Lease
-
-CLIENT_LEFT: Final = 499  # in logs and metrics only; nobody is there to be told
 
 
 @dataclass(slots=True)

@@ -10,10 +10,10 @@ import msgspec
 from swapper.errors import WorkerLost
 from swapper.front.answer import Answer, WholeLines
 from swapper.front.call import Call, swapper_headers, timings_comment
-from swapper.front.connection import Response
 from swapper.front.headers import response_headers
 from swapper.front.openai import error_event
 from swapper.front.refusal import refusal_of
+from swapper.front.response import Response
 
 LONGEST_EVENT: Final = 16 * 1024 * 1024
 

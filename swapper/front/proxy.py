@@ -23,16 +23,16 @@ import structlog
 from aiohttp import web
 
 from swapper.errors import SwapperError, Unavailable, UnknownModel, WorkerLost
-from swapper.front.answer import Answer
+from swapper.front.answer import CLIENT_LEFT, nothing_for
 from swapper.front.body import asked, read_body, renamed
-from swapper.front.call import CLIENT_LEFT, Call
-from swapper.front.connection import Response
+from swapper.front.call import Call
 from swapper.front.headers import request_headers
 from swapper.front.heartbeat import Heartbeat
 from swapper.front.metrics import Metrics
 from swapper.front.openai import error_event, error_response
 from swapper.front.passing import pass_into_stream, pass_on
-from swapper.front.refusal import refusal_of
+from swapper.front.refusal import DiedTwice, refusal_of
+from swapper.front.response import Response
 from swapper.front.upstream import Upstream
 from swapper.runtime.dispatcher import Dispatcher, Lease
 
@@ -136,7 +136,7 @@ class Proxy:
         log.warning("trying again on a fresh worker", model=model, request_id=call.request_id)
         answer = await self._attempt(call, model, call.lease.arrived_at, heartbeat)
         if answer is None:
-            raise WorkerLost("the model's worker died twice on this request")
+            raise DiedTwice("the model's worker died twice on this request, before it answered")
         return answer
 
     async def _attempt(
@@ -192,7 +192,8 @@ class Proxy:
 
     def _fail(self, call: Call, error: Exception) -> web.StreamResponse:
         if isinstance(error, ConnectionError):  # writing to the client failed
-            return self._gone(call)
+            self._cut(call)
+            return nothing_for(call.request)
         if not isinstance(error, SwapperError):
             log.exception("a request failed inside", request_id=call.request_id, exc_info=error)
         refusal = refusal_of(error)
@@ -202,12 +203,6 @@ class Proxy:
             return error_response(refusal, call.request_id)
         call.answer.fail(error_event(refusal))
         return call.answer
-
-    def _gone(self, call: Call) -> web.StreamResponse:
-        self._cut(call)
-        answer = call.answer or Answer(call.request, CLIENT_LEFT, "", ())
-        answer.break_off()
-        return answer
 
     def _cut(self, call: Call) -> None:
         """The handler is being cancelled: the client has left, or the grace at shutdown is over."""

@@ -28,6 +28,10 @@ class WrongMethod(SwapperError):
         self.allowed = allowed
 
 
+class DiedTwice(WorkerLost):
+    """Two workers died on the same request before they answered: it may well be the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """What went wrong, in words every dialect can say its own way."""
@@ -49,6 +53,10 @@ def refusal_of(error: Exception) -> Refusal:
             return _fault_of_client(error)
         case Unavailable():
             return _unavailable(error)
+        case DiedTwice():  # SDKs that try again by themselves heed the header
+            return Refusal(
+                502, str(error), code="worker_lost", headers=(("x-should-retry", "false"),)
+            )
         case WorkerLost():
             return Refusal(502, f"{error}; try again", code="worker_lost")
         case SwapperError():

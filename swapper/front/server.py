@@ -18,6 +18,7 @@ from aiohttp import web
 from swapper.errors import SwapperError, UnknownModel
 from swapper.front import body
 from swapper.front.admin import Admin
+from swapper.front.answer import nothing_for
 from swapper.front.call import Call
 from swapper.front.headers import request_id
 from swapper.front.keys import Key, Keys
@@ -158,7 +159,7 @@ class Front:
         except SwapperError as error:
             return self._refuse(request, error)
         except ConnectionError:  # the client went while it was written to
-            raise
+            return nothing_for(request)
         except Exception as error:
             log.exception("a request failed inside", path=request.path)
             return self._refuse(request, error)

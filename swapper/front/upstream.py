@@ -17,8 +17,8 @@ from swapper.front.connection import (
     BrokenBeforeAnswer,
     Connection,
     NeverConnected,
-    Response,
 )
+from swapper.front.response import Response
 from swapper.runtime.endpoint import Endpoint
 
 log = structlog.get_logger("swapper.front")

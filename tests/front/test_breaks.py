@@ -79,6 +79,7 @@ async def test_second_death_is_told(house: House) -> None:
     await house.worker(breaking(b""))
     got = await house.chat()
     assert got.status == 502
+    assert got.headers["x-should-retry"] == "false"
     assert len(house.dispatcher.arrivals) == 2
 
 

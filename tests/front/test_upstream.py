@@ -14,7 +14,8 @@ import aiohttp.http_parser
 import pytest
 
 from swapper.front import upstream as module
-from swapper.front.connection import NeverConnected, Response
+from swapper.front.connection import NeverConnected
+from swapper.front.response import Response
 from swapper.front.upstream import Upstream, host_header, serialise
 from swapper.runtime.endpoint import Endpoint
 from tests.front.fakes import PATIENCE_S, Peer, RawWorker, Script, answering, http, mirror
