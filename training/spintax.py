@@ -1,4 +1,4 @@
-"""Sentence patterns: `(a|b|c)` picks one, `[x]` keeps or drops it, `{name}` fills a slot.
+"""Sentence patterns: `(a|b|c)` picks one, `[x|y]` picks one or none, `{name}` fills a slot.
 
 Patterns nest. `@word` stands for one of the synonyms in SYNONYMS, so that a pattern written once is
 heard in many wordings: a model this small knows no synonym it was not shown.
@@ -34,6 +34,6 @@ def resolve(pattern: str, rng: Random) -> str:
 
 
 def choose(found: re.Match[str], rng: Random) -> str:
-    if found[2] is not None:
-        return found[2] if rng.random() < 0.5 else ""
-    return rng.choice(found[1].split("|"))
+    if found[1] is not None:
+        return rng.choice(found[1].split("|"))
+    return rng.choice(found[2].split("|")) if rng.random() < 0.5 else ""

@@ -7,24 +7,29 @@ letters, digits, hyphens, model names, codes.
 
 from random import Random
 
-FIRST_NAMES = """Anna Ben Clara David Elena Felix Greta Hugo Irene Jonas Karin Leon Maria Nils Olivia
+
+def listed(text: str) -> list[str]:
+    return text.split()
+
+
+FIRST_NAMES = listed("""Anna Ben Clara David Elena Felix Greta Hugo Irene Jonas Karin Leon Maria Nils Olivia
 Paul Quentin Rosa Samuel Tessa Ursula Victor Wanda Xavier Yara Zoe Ahmed Bianca Chloe Dmitri Esther
 Farid Gloria Hana Ivan Julia Kofi Laila Marco Nadia Omar Priya Rafael Sofia Tariq Vera Wei Yusuf
 Aaron Beatrice Carlos Diana Erik Fatima George Helen Isabel Jack Kevin Linda Michael Nancy Oscar
 Peter Rachel Simon Thomas Valerie William Andrew Barbara Charles Deborah Edward Frank Gabriel Henry
 Jessica Kathleen Lawrence Margaret Nicholas Patricia Robert Stephanie Timothy Arthur Charlotte
-Emma Noah Mia Liam Ella Lucas Sven Ingrid Bjorn Freya Astrid Matteo Giulia Pierre Camille""".split()
+Emma Noah Mia Liam Ella Lucas Sven Ingrid Bjorn Freya Astrid Matteo Giulia Pierre Camille""")
 
-CITIES = """Paris London Berlin Madrid Rome Vienna Prague Warsaw Athens Dublin Cairo Lagos Nairobi
+CITIES = listed("""Paris London Berlin Madrid Rome Vienna Prague Warsaw Athens Dublin Cairo Lagos Nairobi
 Delhi Mumbai Tokyo Osaka Seoul Beijing Shanghai Bangkok Hanoi Jakarta Manila Sydney Perth Auckland
 Toronto Montreal Boston Chicago Denver Austin Seattle Miami Lima Bogota Quito Santiago Havana Munich
 Hamburg Cologne Frankfurt Zurich Geneva Basel Lyon Marseille Toulouse Barcelona Valencia Seville
 Milan Naples Turin Venice Florence Bristol Glasgow Leeds Cardiff Ghent Bruges Antwerp Rotterdam
 Copenhagen Aarhus Gothenburg Bergen Tampere Turku Gdansk Krakow Budapest Belgrade Sofia Bucharest
 Ankara Beirut Amman Doha Dubai Tehran Lahore Dhaka Colombo Brisbane Christchurch Phoenix Portland
-Detroit Baltimore Atlanta Houston Springfield Cambridge Plymouth Newcastle Southampton""".split()
+Detroit Baltimore Atlanta Houston Springfield Cambridge Plymouth Newcastle Southampton""")
 
-COMMON = """apple river stone window garden bottle yellow forest silver morning pencil mountain
+COMMON = listed("""apple river stone window garden bottle yellow forest silver morning pencil mountain
 rocket button candle basket thunder winter summer castle bridge paper monkey violin carpet hammer
 ladder magnet needle orange pepper rabbit saddle ticket umbrella velvet walnut zipper anchor blanket
 cheese dragon engine feather guitar helmet island jacket kettle lemon mirror nickel oyster planet
@@ -34,18 +39,24 @@ teacher student kitchen hospital airport station library museum theatre church s
 train truck bus boat plane street village country ocean desert storm cloud rain snow wind fire
 chocolate strawberry knight spring branch throne glimpse crystal rhythm sphinx growth length
 friend fresh ground strong script split sprout shrimp thrift world wrist knife lamb island
-quiz jazz fizz box fox wax yoga zebra vivid kayak ivory onyx jungle hazard exotic""".split()
+quiz jazz fizz box fox wax yoga zebra vivid kayak ivory onyx jungle hazard exotic""")
 
-MODEL_STEMS = """coder chat llama mistral qwen gemma phi falcon granite vision embed small big fast
+MODEL_STEMS = listed("""coder chat llama mistral qwen gemma phi falcon granite vision embed small big fast
 tiny draft reason math code writer helper mini large base instruct nova atlas comet delta zephyr
-hermes solar yi vega titan pixel""".split()
+hermes solar yi vega titan pixel""")
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-STARTS = """b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr kn kr pl pr ph qu sc sch
-sh sk sl sm sn sp spr st str sw th tr tw vl wh wr y x""".split() + [""] * 4
-MIDDLES = "a e i o u a e i o u ai au ea ee ei ie io oa oo ou y ue oe".split()
-ENDS = """b ck d f g l ll m n nd ng nk nt p r rd rk rl rm rn rt s ss st t th tz x z lm ln lf ft pt sk
-sch mp""".split() + [""] * 16
+STARTS = (
+    listed("""b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr kn kr pl pr ph qu sc sch
+sh sk sl sm sn sp spr st str sw th tr tw vl wh wr y x""")
+    + [""] * 4
+)
+MIDDLES = listed("a e i o u a e i o u ai au ea ee ei ie io oa oo ou y ue oe")
+ENDS = (
+    listed("""b ck d f g l ll m n nd ng nk nt p r rd rk rl rm rn rt s ss st t th tz x z lm ln lf ft pt sk
+sch mp""")
+    + [""] * 16
+)
 
 
 def syllables(rng: Random, count: int) -> str:
