@@ -1,6 +1,7 @@
 """Writes a trained model twice, from one set of rounded weights: a safetensors folder and a GGUF."""
 
 import json
+from ctypes import byref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,7 @@ GGUF_NAMES = {
 
 def export(model: Llama, recipe: "Recipe", tokenizer: Tokenizer, out: Path) -> None:
     weights = {
-        name: value.detach().numpy().astype(np.float16)
-        for name, value in model.named_parameters()
+        name: value.detach().numpy().astype(np.float16) for name, value in model.named_parameters()
     }
     write_folder(out / recipe.name, weights, recipe, tokenizer)
     target = out / f"{recipe.name}.gguf"
@@ -194,6 +194,8 @@ def quantise(source: Path, target: Path) -> None:
 
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
-    failed = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), params)
+    failed = llama_cpp.llama_model_quantize(
+        str(source).encode(), str(target).encode(), byref(params)
+    )
     if failed:
         raise RuntimeError(f"llama.cpp could not quantise {source}")

@@ -36,7 +36,7 @@ CHAT = Recipe(
         ffn=512,
         context=2048,
     ),
-    steps=2400,
+    steps=2000,
     quantise=False,
 )
 STORY = Recipe(
@@ -55,7 +55,7 @@ STORY = Recipe(
         ffn=512,
         context=1024,
     ),
-    steps=800,
+    steps=1100,
     quantise=True,
 )
 RECIPES = {recipe.name: recipe for recipe in (CHAT, STORY)}

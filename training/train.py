@@ -34,7 +34,7 @@ def main() -> None:
     torch.manual_seed(recipe.seed)
     tokenizer = make_tokenizer(recipe)
     model = Llama(recipe.shape)
-    train(model, recipe, tokenizer, arguments.steps or recipe.steps)
+    train(model, recipe, tokenizer, arguments.steps or recipe.steps, arguments.checkpoint)
     export(model, recipe, tokenizer, arguments.out)
 
 
@@ -43,6 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--steps", type=int, help="train for fewer steps, to try things out")
+    parser.add_argument("--checkpoint", type=Path, help="file to save the weights in on the way")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
@@ -57,7 +58,9 @@ def plain_texts(write: Writer, rng: Random) -> Iterator[str]:
         yield from (segment.text for segment in write(rng))
 
 
-def train(model: Llama, recipe: Recipe, tokenizer: Tokenizer, steps: int) -> None:
+def train(
+    model: Llama, recipe: Recipe, tokenizer: Tokenizer, steps: int, checkpoint: Path | None
+) -> None:
     started = time.monotonic()
     source = endless(recipe.write, Random(recipe.seed + 1), tokenizer)
     optimisers = make_optimisers(model)
@@ -69,6 +72,8 @@ def train(model: Llama, recipe: Recipe, tokenizer: Tokenizer, steps: int) -> Non
         if step % 50 == 0 or step == steps - 1:
             minutes = (time.monotonic() - started) / 60
             print(f"step {step:5d}  loss {loss:.3f}  {minutes:5.1f} min", flush=True)
+        if checkpoint and step % 200 == 199:
+            torch.save(model.state_dict(), checkpoint)
 
 
 def next_batch(
@@ -86,9 +91,7 @@ def make_optimisers(model: Llama) -> list[torch.optim.Optimizer]:
         is_matrix = parameter.ndim == 2 and "embed" not in name
         (matrices if is_matrix else others).append(parameter)
     return [
-        torch.optim.Muon(
-            matrices, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(matrices, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
