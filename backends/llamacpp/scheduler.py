@@ -60,6 +60,7 @@ class Scheduler:
         budget: int,
         max_outputs: int,
         can_cut: bool = True,
+        keep: int | None = None,
     ) -> None:
         self.budget = budget
         self.max_running = max_running
@@ -67,7 +68,7 @@ class Scheduler:
         self.can_cut = can_cut  # False: the model's state is all or nothing (recurrent layers)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self.cache = PrefixCache()
+        self.cache = PrefixCache(keep)
         self.cells = CellLedger(pool)
         self.num_preempted = 0
         self._memory = memory
@@ -182,6 +183,8 @@ class Scheduler:
             self.cells.release(slot)
             return False
         heappop(self._run_slots)
+        if not sequence.score_prompt:
+            self.cache.learn(sequence.tokens, sequence.scope, length, self.cells.size)
         if source is not None and not self._take_over(source, slot, length):
             length = 0
         self.waiting.remove(sequence)
@@ -255,8 +258,17 @@ class Scheduler:
         self.cells.share(slot, keep, len(tokens))
         if self._memory.copy(slot, keep, len(tokens)):
             self.cache.add(keep, tokens, sequence.scope)
+            self._keep_within_room()
         else:
             self._free_kept(keep)
+
+    def _keep_within_room(self) -> None:
+        """The cache has a size of its own; the last to come may exceed it alone."""
+        room = self.cache.room
+        while room is not None and len(self.cache) > 1:
+            if self.cells.held_by(self.cache.slots) <= room:
+                return
+            self._drop_oldest()
 
     def _give_back(self, sequence: Sequence) -> None:
         assert sequence.slot is not None

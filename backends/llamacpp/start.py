@@ -112,6 +112,7 @@ def _generator(loaded: Loaded, vocabulary: Vocabulary) -> tuple[Context, Stepper
         budget=L.llama_n_batch(context.pointer),
         max_outputs=params.n_outputs_max,
         can_cut=loaded.can_cut,
+        keep=loader.kept_cells(loaded),
     )
     return context, Stepper(context, scheduler, vocabulary)
 

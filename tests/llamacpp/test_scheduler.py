@@ -109,11 +109,17 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(EVENTS, st.sampled_from([180, 256, 600]), st.sampled_from([1, 3, 8]), st.integers(9, 64))
+@given(
+    EVENTS,
+    st.sampled_from([180, 256, 600]),
+    st.sampled_from([1, 3, 8]),
+    st.integers(9, 64),
+    st.sampled_from([None, 50, 200]),
+)
 def test_whatever_comes_all_finish_with_the_right_answers(
-    events, pool, max_running, budget
+    events, pool, max_running, budget, keep
 ) -> None:
-    world = World(pool, max_running, budget=budget, max_slots=max_running + 4)
+    world = World(pool, max_running, budget=budget, max_slots=max_running + 4, keep=keep)
     prompts: dict[int, tuple[list[int], int]] = {}
     sequences: dict[int, Sequence] = {}
     cancelled: set[int] = set()
@@ -222,6 +228,30 @@ def test_short_sequences_are_not_kept() -> None:
     world.add(range(MIN_SHARED - 4), 4)
     world.run()
     assert not world.scheduler.cache
+
+
+def test_no_more_is_kept_than_there_is_room_for_until_it_is_missed() -> None:
+    world = World(4096, 1, budget=256, keep=250)
+    prompts = [list(range(n * 1000, n * 1000 + 100)) for n in range(8)]
+    for prompt in prompts:
+        world.add(prompt)
+    world.run()
+    assert world.scheduler.cells.used <= 250
+    for _ in range(3):
+        for prompt in prompts:
+            last = world.add(prompt)
+            world.run()
+    assert last.num_cached == 99
+    assert len(world.scheduler.cache) == 8
+
+
+def test_one_large_conversation_is_kept_whatever_the_room() -> None:
+    world = World(4096, 1, budget=256, keep=100)
+    world.add(range(500))
+    world.run()
+    again = world.add(range(500))
+    world.run()
+    assert again.num_cached == 499
 
 
 def test_a_longer_conversation_replaces_its_own_beginning() -> None:
