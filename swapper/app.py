@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from swapper import __version__
-from swapper.config import Config, build_registry
+from swapper.config import Config, plan_registry
 from swapper.core.scheduler import Scheduler
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
@@ -48,14 +48,17 @@ async def _run(config: Config) -> int:
     logs = LogRing()
     async with _history() as history, _placement() as placement:
         loop = asyncio.get_running_loop()
-        registry = build_registry(config, (await asyncio.to_thread(survey, {})).readings)
-        learned = {key: (m.load_s, m.memory) for key, m in history.recall().items()}
-        scheduler = Scheduler(registry, learned)
+        planned = plan_registry(config, (await asyncio.to_thread(survey, {})).readings)
+        measured = history.recall(config.launches)
+        learned = {key: (m.load_s, m.memory) for key, m in measured.items()}
+        scheduler = Scheduler(planned.registry, learned)
         dispatcher = Dispatcher(scheduler, placement, config.launches, history, logs, loop.time)
         front = Front(dispatcher, api_keys=config.api_keys)
         monitor = Monitor(dispatcher, Devices(dispatcher.pids))
         watching = asyncio.create_task(monitor.run())
         try:
+            for note in (*config.problems, *config.warnings, *planned.notes):
+                log.warning(str(note))
             return await _serve_until_told(config, dispatcher, front, service)
         finally:
             watching.cancel()
@@ -70,8 +73,6 @@ async def _serve_until_told(
     except OSError as error:
         _say_cannot_listen(config, error)
         return EXIT_CANNOT_LISTEN
-    for problem in (*config.problems, *config.warnings):
-        log.warning(str(problem))
     _greet(config, addresses)
     dispatcher.preload()
     service.tell("READY=1", f"STATUS=serving {len(config.models)} models on {', '.join(addresses)}")

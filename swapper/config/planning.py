@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from swapper.config.problems import Problem
 from swapper.config.schema import LlamaCppModel
 from swapper.config.units import format_size
 from swapper.config.values import Config, ConfiguredModel
-from swapper.core.events import DeviceReading, Measured
+from swapper.core.events import DeviceReading
 from swapper.core.footprint import LoadPlan, Shape, read_shape
 from swapper.core.registry import Bytes, ModelSpec, Registry, Settings, Variant
 from swapper.gguf import GgufHeader
@@ -28,18 +28,14 @@ class Planned:
     notes: tuple[Problem, ...]
 
 
-def build_registry(
-    config: Config, devices: Mapping[str, DeviceReading], learned: Iterable[Measured] = ()
-) -> Registry:
-    """The registry for this machine. What was measured of a variant replaces its estimate."""
-    return plan_registry(config, devices, learned).registry
+def build_registry(config: Config, devices: Mapping[str, DeviceReading]) -> Registry:
+    """The registry for this machine."""
+    return plan_registry(config, devices).registry
 
 
-def plan_registry(
-    config: Config, devices: Mapping[str, DeviceReading], learned: Iterable[Measured] = ()
-) -> Planned:
+def plan_registry(config: Config, devices: Mapping[str, DeviceReading]) -> Planned:
     """The same, with notes."""
-    planner = _Planner(config, devices, learned)
+    planner = _Planner(config, devices)
     models = {name: planner.spec(model) for name, model in config.models.items()}
     registry = Registry(models, planner.budgets, config.limits)
     return Planned(registry, tuple(planner.notes))
@@ -64,25 +60,15 @@ def _budget(wanted: int | float | Literal["auto"], total: int) -> int:
 class _Planner:
     """Plans one model after another; `notes` tell what is not as somebody might expect."""
 
-    def __init__(
-        self, config: Config, devices: Mapping[str, DeviceReading], learned: Iterable[Measured]
-    ) -> None:
+    def __init__(self, config: Config, devices: Mapping[str, DeviceReading]) -> None:
         self.config = config
         self.budgets = budgets_of(config, devices)
-        self.learned = {(item.model, Variant(settings=item.settings).key): item for item in learned}
         self.notes: list[Problem] = []
 
     def spec(self, model: ConfiguredModel) -> ModelSpec:
         variants = self._variants(model)
-        first = self.learned.get((model.spec.name, variants[0].key))
-        load_s = first.load_s if first else _load_guess(model)
-        variants = tuple(self._corrected(model.spec.name, variant) for variant in variants)
         self._check_room(model, variants)
-        return replace(model.spec, variants=variants, load_s=load_s)
-
-    def _corrected(self, name: str, variant: Variant) -> Variant:
-        measured = self.learned.get((name, variant.key))
-        return replace(variant, needs={**variant.needs, **measured.memory}) if measured else variant
+        return replace(model.spec, variants=variants, load_s=_load_guess(model))
 
     def _variants(self, model: ConfiguredModel) -> tuple[Variant, ...]:
         section = model.section

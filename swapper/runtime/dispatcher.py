@@ -33,7 +33,9 @@ LAST_LINES = 20  # of a failed worker's output, for the terminal
 class Memory(Protocol):
     """Where measurements and decisions are kept over restarts."""
 
-    def remember(self, model: str, settings: Settings, load_s: float, memory: Bytes) -> None:
+    def remember(
+        self, launch: LaunchSpec, settings: Settings, load_s: float, memory: Bytes
+    ) -> None:
         """Keep what was measured of a model under these settings."""
         ...
 
@@ -314,7 +316,7 @@ class Dispatcher:
                 case ev.StopWorker():
                     self._running[command.worker_id].handle.stop(command.grace_s)
                 case ev.Measured(model, settings, load_s, memory):
-                    self._memory.remember(model, settings, load_s, memory)
+                    self._memory.remember(self._launches[model], settings, load_s, memory)
                 case ev.Decided(model, action, reason):
                     log.info(action, model=model, reason=reason)
                     self._memory.log_decision(model, action, reason)

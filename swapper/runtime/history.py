@@ -7,7 +7,9 @@ things at a time. Without a usable database swapper forgets at its end, and work
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import queue
 import sqlite3
 import threading
@@ -15,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +25,7 @@ import structlog
 
 from swapper.core.events import Measured
 from swapper.core.registry import Bytes, Settings, Variant
+from swapper.runtime.placement import LaunchSpec
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +46,18 @@ LOG = "INSERT INTO decision (at, model, action, reason) VALUES (?, ?, ?, ?)"
 PRUNE = "DELETE FROM decision WHERE id <= (SELECT MAX(id) FROM decision) - ?"
 
 Write: TypeAlias = tuple[str, tuple[object, ...]]
+
+
+def identity(launch: LaunchSpec) -> str:
+    """The name under which a model's measurements are kept: another for another file or option."""
+    parts: list[object] = [asdict(launch)]
+    try:
+        stat = os.stat(str(launch.options.get("path", "")))
+        parts += [stat.st_size, stat.st_mtime_ns]
+    except OSError:
+        pass  # no file, or not there: the options alone tell
+    digest = hashlib.sha256(json.dumps(parts, default=dict, sort_keys=True).encode())
+    return f"{launch.model}@{digest.hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +92,22 @@ class History:
             self._thread = threading.Thread(target=self._write_behind, name="history", daemon=True)
             self._thread.start()
 
-    def remember(self, model: str, settings: Settings, load_s: float, memory: Bytes) -> None:
-        """Keep what was measured of a model under these settings, in place of what was kept before."""
-        measured = Measured(model, dict(settings), load_s, dict(memory))
-        key = Variant(settings=settings).key
-        self._measured[model, key] = measured
-        texts = json.dumps(measured.settings), json.dumps(measured.memory)
-        self._write(REMEMBER, (model, key, texts[0], load_s, texts[1], time.time()))
+    def remember(
+        self, launch: LaunchSpec, settings: Settings, load_s: float, memory: Bytes
+    ) -> None:
+        """Keep what was measured of a model under these settings, in place of what was kept before;
+        memory that was not measured this time stays."""
+        name, key = identity(launch), Variant(settings=settings).key
+        before = self._measured.get((name, key))
+        memory = {**(before.memory if before else {}), **memory}
+        self._measured[name, key] = Measured(launch.model, dict(settings), load_s, memory)
+        texts = json.dumps(dict(settings)), json.dumps(memory)
+        self._write(REMEMBER, (name, key, texts[0], load_s, texts[1], time.time()))
 
-    def recall(self) -> Mapping[tuple[str, str], Measured]:
-        """Everything measured, by model and `Variant.key`."""
-        return self._measured
+    def recall(self, launches: Mapping[str, LaunchSpec]) -> dict[tuple[str, str], Measured]:
+        """What was measured of these models as they are now, by their name and `Variant.key`."""
+        names = {identity(launch): name for name, launch in launches.items()}
+        return {(names[i], key): m for (i, key), m in self._measured.items() if i in names}
 
     def log_decision(self, model: str, action: str, reason: str) -> None:
         """Keep one line of the decision log. The oldest give way."""
@@ -112,9 +132,10 @@ class History:
         with closing(_open(self._path)) as database, database:
             database.executescript(SCHEMA)
             rows = database.execute("SELECT model, key, settings, load_s, memory FROM measured")
-            for model, key, settings, load_s, memory in rows:
+            for name, key, settings, load_s, memory in rows:
+                model = name.rpartition("@")[0]
                 measured = Measured(model, json.loads(settings), load_s, json.loads(memory))
-                self._measured[model, key] = measured
+                self._measured[name, key] = measured
             rows = database.execute("SELECT at, model, action, reason FROM decision ORDER BY id")
             self._decisions.extend(Decision(*row) for row in rows)
 

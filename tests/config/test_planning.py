@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from swapper.config import Config, build_registry, plan_registry
-from swapper.core.events import DeviceReading, Measured
+from swapper.core.events import DeviceReading
 
 Configure = Callable[..., Config]
 GIB = 1 << 30
@@ -97,22 +97,6 @@ def test_a_pool_smaller_than_the_trained_context_bounds_it(
     (variant,) = build_registry(config, machine(host=8)).models["m"].variants
     assert variant.settings == {"gpu_layers": 0, "context": 512}
     assert notes(config, host=8) == []
-
-
-def test_what_was_measured_replaces_the_estimate(
-    configure: Configure, make_gguf: Callable[..., Path]
-) -> None:
-    make_gguf("m.gguf")
-    config = configure("models: {m: {engine: llamacpp, path: m.gguf}, e: {engine: echo}}")
-    learned = [
-        Measured("m", {"gpu_layers": 0}, 1.25, {"host": 77}),
-        Measured("m", {"gpu_layers": 9}, 9.0, {"host": 99}),
-        Measured("e", {}, 0.25, {"host": 5}),
-    ]
-    models = build_registry(config, machine(host=8), learned).models
-    assert models["m"].variants[0].needs == {"host": 77}
-    assert models["m"].load_s == 1.25
-    assert models["e"].variants[0].needs == {"host": 5}
 
 
 def test_memory_set_by_hand_replaces_the_estimate(

@@ -3,12 +3,16 @@
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import structlog
 
 from swapper.core.events import Measured
 from swapper.runtime.history import FILE_NAME, MAX_DECISIONS, History
+from swapper.runtime.placement import LaunchSpec
+
+CODER = LaunchSpec("coder", "llamacpp", options={"context": 4096})
 
 
 @pytest.fixture
@@ -29,17 +33,36 @@ def history(tmp_path):
 
 def test_the_last_measurement_of_each_setting_survives_a_restart(history):
     first = history()
-    first.remember("coder", {"gpu_layers": 3, "threads": 2}, 4.0, {"host": 10})
-    first.remember("coder", {"gpu_layers": 0}, 9.0, {"host": 20})
-    first.remember("coder", {"threads": 2, "gpu_layers": 3}, 5.0, {"host": 11, "cuda:0": 7})
+    first.remember(CODER, {"gpu_layers": 3, "threads": 2}, 4.0, {"host": 10})
+    first.remember(CODER, {"gpu_layers": 0}, 9.0, {"host": 20})
+    first.remember(CODER, {"threads": 2, "gpu_layers": 3}, 5.0, {"host": 11, "cuda:0": 7})
     expected = {
         ("coder", "gpu_layers=3,threads=2"): Measured(
             "coder", {"gpu_layers": 3, "threads": 2}, 5.0, {"host": 11, "cuda:0": 7}
         ),
         ("coder", "gpu_layers=0"): Measured("coder", {"gpu_layers": 0}, 9.0, {"host": 20}),
     }
-    assert first.recall() == expected
-    assert history().recall() == expected
+    assert first.recall({"coder": CODER}) == expected
+    assert history().recall({"coder": CODER}) == expected
+
+
+def test_another_file_or_option_is_another_model(history, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"x" * 10)
+    launch = LaunchSpec("coder", "llamacpp", options={"path": str(tmp_path / "m.gguf")})
+    first = history()
+    first.remember(launch, {}, 4.0, {"host": 10})
+    assert first.recall({"coder": launch})
+    assert not first.recall({"coder": replace(launch, options={**launch.options, "context": 9})})
+    (tmp_path / "m.gguf").write_bytes(b"x" * 11)
+    assert not first.recall({"coder": launch})
+
+
+def test_memory_that_was_not_measured_this_time_stays(history):
+    first = history()
+    first.remember(CODER, {}, 4.0, {"host": 10})
+    first.remember(CODER, {}, 3.0, {})
+    measured = first.recall({"coder": CODER})["coder", ""]
+    assert (measured.load_s, measured.memory) == (3.0, {"host": 10})
 
 
 def test_decisions_come_newest_first_and_survive(history):
@@ -90,12 +113,12 @@ def test_a_useless_database_is_warned_of_once_and_left_alone(tmp_path, damage):
     before = path.read_bytes() if path.is_file() else None
     with structlog.testing.capture_logs() as logs:
         history = History(tmp_path)
-        history.remember("a", {}, 1.0, {})
+        history.remember(LaunchSpec("a", "echo"), {}, 1.0, {})
         history.log_decision("a", "start", "why")
         history.close()
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert str(path) in logs[0]["file"]
-    assert history.recall()["a", ""].load_s == 1.0
+    assert history.recall({"a": LaunchSpec("a", "echo")})["a", ""].load_s == 1.0
     assert history.decisions("a")[0].reason == "why"
     if damage == "garbage":
         assert path.read_bytes() == before
