@@ -99,22 +99,26 @@ def _refuse_what_cannot_run(loaded: Loaded) -> None:
 
 def _generator(loaded: Loaded, vocabulary: Vocabulary) -> tuple[Context, Stepper]:
     from backends.llamacpp.context import Context
+    from backends.llamacpp.pace import Pace
     from backends.llamacpp.scheduler import Scheduler
     from backends.llamacpp.stepper import Stepper
 
     params = loader.generation_params(loaded)
     context = Context(loader.open_context(loaded, params), vocabulary.size)
+    largest = L.llama_n_batch(context.pointer)
+    is_fixed = loaded.options.batch is not None or loader.is_offloading(loaded.options)
+    pace = Pace(largest if is_fixed else max(64, 2 * loaded.options.parallel), largest)
     scheduler = Scheduler(
         context,
         pool=L.llama_n_ctx(context.pointer),
         max_running=loaded.options.parallel,
         max_slots=MAX_SLOTS if loaded.can_cut else params.n_seq_max,
-        budget=L.llama_n_batch(context.pointer),
+        budget=largest,
         max_outputs=params.n_outputs_max,
         can_cut=loaded.can_cut,
         keep=loader.kept_cells(loaded),
     )
-    return context, Stepper(context, scheduler, vocabulary)
+    return context, Stepper(context, scheduler, vocabulary, pace)
 
 
 def _embedder(loaded: Loaded, vocabulary: Vocabulary) -> Embedder | None:

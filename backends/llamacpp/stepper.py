@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from backends.llamacpp.batch import Chunk
 from backends.llamacpp.context import ABORTED, NO_CELLS, OK
 from backends.llamacpp.grammar import Grammar
+from backends.llamacpp.pace import Pace
 from backends.llamacpp.sampler import Sampler, scored
 from backends.llamacpp.scheduler import KvMemory, Scheduler
 from backends.llamacpp.sequence import Sequence, token_array
@@ -75,11 +77,15 @@ class Counters:
 class Stepper:
     """Owns the answers under way and drives scheduler and context with them."""
 
-    def __init__(self, context: Runner, scheduler: Scheduler, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, context: Runner, scheduler: Scheduler, vocabulary: Vocabulary, pace: Pace
+    ) -> None:
         self.scheduler = scheduler
+        scheduler.budget = pace.budget
         self.counters = Counters()
         self._context = context
         self._vocabulary = vocabulary
+        self._pace = pace
         self._answers: dict[Sequence, Answer] = {}
         self._num_failures = 0  # one after another
 
@@ -105,10 +111,13 @@ class Stepper:
         chunks = self.scheduler.schedule()
         if not chunks:
             return []
+        begun = monotonic()
         verdict, rows = self._context.run(chunks)
         self.counters.steps += 1
         if verdict == OK:
             self._num_failures = 0
+            num_tokens = sum(chunk.length for chunk in chunks)
+            self.scheduler.budget = self._pace.record(num_tokens, monotonic() - begun)
             self.scheduler.advance(chunks)
             return self._read(chunks, rows)
         if verdict == NO_CELLS:
