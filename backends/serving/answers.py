@@ -7,6 +7,7 @@ from typing import Any
 
 from backends.serving.chat import ChatTemplate
 from backends.serving.choices import Choice
+from backends.serving.encoder import Encoder
 from backends.serving.engine import Engine, GenerateRequest, SamplingParams
 from backends.serving.errors import bad_request
 from backends.serving.openai import ChatReply, CompletionReply
@@ -25,13 +26,19 @@ from backends.serving.tools import ToolCallReader
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's, where a plain completion names no limit
 
 
-def chat(engine: Engine, template: ChatTemplate, request: ChatRequest, scope: str) -> ChatReply:
+async def chat(
+    engine: Engine, encoder: Encoder, template: ChatTemplate, request: ChatRequest, scope: str
+) -> ChatReply:
     """A chat completion, checked and ready to run."""
     check(request)
     tools = _tools(request)
     if tools and not template.shows_tools:
         raise bad_request("This model's chat template has no place for tools", "tools")
-    prompt = _chat_prompt(engine, template, request, tools)
+    text = _chat_text(template, request, tools)
+    # A template that writes BOS itself must not get a second one from the tokenizer.
+    bos = engine.info.bos_token
+    writes_bos = bool(bos) and text.startswith(bos)
+    prompt = await encoder.encode(text, add_special=not writes_bos)
     max_tokens = room(engine, prompt, _wanted_tokens(request), "messages")
     params = sampling(request, engine.info.vocab_size, _chat_logprobs(request))
     n = request.n or 1
@@ -48,17 +55,13 @@ def chat(engine: Engine, template: ChatTemplate, request: ChatRequest, scope: st
     return ChatReply(engine, choices, n)
 
 
-def _chat_prompt(
-    engine: Engine, template: ChatTemplate, request: ChatRequest, tools: list[dict[str, Any]] | None
-) -> list[int]:
+def _chat_text(
+    template: ChatTemplate, request: ChatRequest, tools: list[dict[str, Any]] | None
+) -> str:
     extra = dict(request.chat_template_kwargs or {})
     if request.reasoning_effort is not None:
         extra.setdefault("reasoning_effort", request.reasoning_effort)
-    text = template.render(request.messages, tools, extra)
-    # A template that writes BOS itself must not get a second one from the tokenizer.
-    bos = engine.info.bos_token
-    writes_bos = bool(bos) and text.startswith(bos)
-    return engine.tokenizer.encode(text, add_special=not writes_bos, parse_special=True)
+    return template.render(request.messages, tools, extra)
 
 
 def _wanted_tokens(request: ChatRequest) -> int | None:
@@ -94,12 +97,14 @@ def _chat_logprobs(request: ChatRequest) -> int | None:
     return None
 
 
-def completions(engine: Engine, request: CompletionRequest, scope: str) -> CompletionReply:
+async def completions(
+    engine: Engine, encoder: Encoder, request: CompletionRequest, scope: str
+) -> CompletionReply:
     """A plain completion of every prompt, checked and ready to run."""
     check(request)
     _check_completion(request)
     assert request.prompt is not None
-    prompts = read_prompts(engine, request.prompt, "prompt")
+    prompts = await read_prompts(engine, encoder, request.prompt, "prompt")
     wanted = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
     params = sampling(request, engine.info.vocab_size, request.logprobs)
     n = request.n or 1

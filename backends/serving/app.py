@@ -15,6 +15,7 @@ from aiohttp import web
 from backends.serving import answers, embeddings
 from backends.serving.chat import ChatTemplate, calls_tools
 from backends.serving.choices import Choice, Delta
+from backends.serving.encoder import Encoder
 from backends.serving.engine import CanSleep, Engine, EngineError
 from backends.serving.errors import (
     RequestError,
@@ -55,6 +56,7 @@ class Serving:
 
     def __init__(self, engine: Engine, on_broken: Callable[[EngineError], None]) -> None:
         self.engine = engine
+        self.encoder = Encoder(engine.tokenizer)
         self.num_in_flight = 0
         self.is_draining = False
         self._on_broken = on_broken  # the engine can serve nothing any more
@@ -140,13 +142,13 @@ class Serving:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self._require("chat", "chat")
         body = decode(await request.read(), ChatRequest)
-        reply = answers.chat(self.engine, self.template, body, _scope(request))
+        reply = await answers.chat(self.engine, self.encoder, self.template, body, _scope(request))
         return await self._answer(request, body, reply)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         self._require("completions", "completions")
         body = decode(await request.read(), CompletionRequest)
-        reply = answers.completions(self.engine, body, _scope(request))
+        reply = await answers.completions(self.engine, self.encoder, body, _scope(request))
         return await self._answer(request, body, reply)
 
     async def _answer(
@@ -194,7 +196,7 @@ class Serving:
     async def embeddings(self, request: web.Request) -> web.Response:
         self._require("embeddings", "embeddings")
         body = decode(await request.read(), EmbeddingRequest)
-        answer = await embeddings.embed(self.engine, body, _scope(request))
+        answer = await embeddings.embed(self.engine, self.encoder, body, _scope(request))
         return web.Response(body=answer, content_type=_JSON)
 
     def _require(self, capability: str, words: str) -> None:
@@ -238,7 +240,7 @@ class Serving:
 
     async def tokenize(self, request: web.Request) -> web.Response:
         body = decode(await request.read(), TokenizeRequest)
-        tokens = self.engine.tokenizer.encode(
+        tokens = await self.encoder.encode(
             body.content,
             add_special=bool(body.add_special),
             parse_special=body.parse_special is not False,

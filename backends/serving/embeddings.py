@@ -9,20 +9,21 @@ from typing import Any
 
 import msgspec
 
+from backends.serving.encoder import Encoder
 from backends.serving.engine import Engine
 from backends.serving.errors import bad_request, context_exceeded
 from backends.serving.prompts import Prompt, read_prompts
 from backends.serving.requests import EmbeddingRequest
 
 
-async def embed(engine: Engine, request: EmbeddingRequest, scope: str) -> bytes:
+async def embed(engine: Engine, encoder: Encoder, request: EmbeddingRequest, scope: str) -> bytes:
     """The whole answer: one vector for each input."""
     if request.encoding_format not in (None, "float", "base64"):
         raise bad_request("encoding_format must be float or base64", "encoding_format")
     size = engine.info.embedding_length
     if request.dimensions is not None and not 1 <= request.dimensions <= size:
         raise bad_request(f"dimensions must be from 1 to {size}", "dimensions")
-    prompts = read_prompts(engine, request.input, "input")
+    prompts = await read_prompts(engine, encoder, request.input, "input")
     _check(engine, prompts)
     vectors = await engine.embed([prompt.tokens for prompt in prompts], cache_scope=scope)
     if request.dimensions is not None and request.dimensions < size:

@@ -101,7 +101,8 @@ class ModelInfo:
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back. Pure and quick enough for the event loop."""
+    """Text to tokens and back. Pure; `piece` is quick enough for the event loop, and `encode` may be
+    called from any thread (for long texts it is)."""
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokens of `text`; `add_special` puts BOS/EOS as the model wants them, `parse_special` reads

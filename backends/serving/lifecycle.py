@@ -17,6 +17,7 @@ from backends.serving.report import Report
 from backends.serving.worker import FAILED, OK, Loading, leave
 
 BACKLOG = 1024
+BROKEN_GRACE_S = 2.0
 
 
 def serve(listen: str, sock: socket.socket, loading: Loading, report: Report) -> int:
@@ -58,6 +59,7 @@ class _Life:
             await self._until_told_to_end(serving, runner)
         finally:
             await runner.cleanup()
+            await serving.encoder.close()
             await engine.close()
         return OK if self._broken is None else FAILED
 
@@ -79,7 +81,11 @@ class _Life:
         gc.enable()
         serving.warm_up()
         await self._stop.wait()
-        await serving.drained()
+        try:
+            async with asyncio.timeout(None if self._broken is None else BROKEN_GRACE_S):
+                await serving.drained()
+        except TimeoutError:
+            pass  # a broken engine may have left answers that nothing will ever end
 
     def _break(self, error: EngineError) -> None:
         """The engine can serve nothing any more: say so, let the answers out, end."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.serving.encoder import Encoder
 from backends.serving.engine import Engine, Tokenizer
 from backends.serving.errors import bad_request, context_exceeded
 
@@ -24,21 +25,19 @@ class Prompt:
         return b"".join(map(tokenizer.piece, self.tokens)).decode("utf-8", "replace")
 
 
-def read_prompts(engine: Engine, given: str | list[Any], param: str) -> list[Prompt]:
+async def read_prompts(
+    engine: Engine, encoder: Encoder, given: str | list[Any], param: str
+) -> list[Prompt]:
     """A string, several strings, one list of token ids, or several such lists."""
     if isinstance(given, str):
-        return [_encoded(engine, given)]
+        return [Prompt(await encoder.encode(given), given)]
     if not given:
         raise bad_request(f"{param} is empty", param)
     if all(isinstance(item, str) for item in given):
-        return [_encoded(engine, text) for text in given]
+        return [Prompt(await encoder.encode(text), text) for text in given]
     if all(isinstance(item, list) for item in given):
         return [Prompt(checked_tokens(engine, tokens, param)) for tokens in given]
     return [Prompt(checked_tokens(engine, given, param))]
-
-
-def _encoded(engine: Engine, text: str) -> Prompt:
-    return Prompt(engine.tokenizer.encode(text, add_special=True, parse_special=True), text)
 
 
 def checked_tokens(engine: Engine, tokens: Sequence[Any], param: str) -> list[int]:
