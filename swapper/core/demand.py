@@ -6,24 +6,15 @@ Kept over loads and unloads of the model, which is why it is not the worker's.
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
 
-from swapper.core.events import Failure, RequestId
+from swapper.core.events import Failure
+from swapper.core.queue import Queue
 from swapper.core.registry import ModelSpec
 
 RATE_HALF_LIFE_S = 600.0  # how long a use counts in "how often it is wanted"
 FAILURES_FORGOTTEN_S = 60.0  # a worker that lived this long starts with a clean sheet
 LONGEST_BACK_OFF_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A request in a queue."""
-
-    request_id: RequestId
-    arrived_at: float
-    deadline: float
 
 
 @dataclass(slots=True)
@@ -32,7 +23,7 @@ class Demand:
 
     spec: ModelSpec
     load_s: float  # the last load measured, or the first guess
-    queue: deque[Waiting] = field(default_factory=deque)  # by arrival
+    queue: Queue = field(default_factory=Queue)
     wanted_since: float | None = None  # a load asked for without a request
     room_since: float | None = None  # when room began to be made for it
     gap_s: float = 0.0  # pause between an answer and the next request, as seen lately
@@ -47,18 +38,15 @@ class Demand:
     @property
     def waits_since(self) -> float | None:
         """When the oldest wish for this model came; None while nobody waits."""
-        heads = [self.queue[0].arrived_at] if self.queue else []
+        heads = [self.queue.oldest_at] if self.queue else []
         if self.wanted_since is not None:
             heads.append(self.wanted_since)
         return min(heads, default=None)
 
-    def enqueue(self, waiting: Waiting) -> None:
-        """Put a request in its place by arrival; only one that is tried again is not the last."""
-        if self.queue and waiting.arrived_at < self.queue[-1].arrived_at:
-            index = next(i for i, w in enumerate(self.queue) if w.arrived_at > waiting.arrived_at)
-            self.queue.insert(index, waiting)
-        else:
-            self.queue.append(waiting)
+    @property
+    def priority(self) -> int:
+        """Of the most urgent wish."""
+        return self.spec.priority + (self.queue.priority if self.queue else 0)
 
     def count_use(self, now: float) -> None:
         """One more request came: for the rate, an exponentially decayed count."""

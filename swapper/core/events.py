@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from swapper.core.registry import Bytes, Settings
+from swapper.core.registry import Bytes, Registry, Settings
 from swapper.errors import RefusalKind
 
 RequestId: TypeAlias = int
@@ -25,11 +25,14 @@ class RequestArrived:
     """A request for `model` (a configured name, aliases resolved) wants a worker.
 
     `arrived_at` is earlier than now for one that is tried again: it keeps its place in the queue.
+    `key` is the name of the API key's holder, `priority` the key's.
     """
 
     request_id: RequestId
     model: str
     arrived_at: float | None = None
+    priority: int = 0
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,18 @@ class UnloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryReplaced:
+    """The configuration was read anew.
+
+    Workers of `changed` models (served in another way now) and of removed ones drain and go; requests
+    that wait for a removed model are refused.
+    """
+
+    registry: Registry
+    changed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownRequested:
     """Take nothing new; refuse what waits; stop idle workers, and busy ones when they are done."""
 
@@ -127,6 +142,7 @@ Event: TypeAlias = (
     | DevicesRead
     | LoadRequested
     | UnloadRequested
+    | RegistryReplaced
     | ShutdownRequested
     | TimePassed
 )
@@ -180,6 +196,14 @@ class StopWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class SetThreads:
+    """Tell the running worker to compute with so many threads from its next step on."""
+
+    worker_id: WorkerId
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """Something worth remembering over restarts was learned of a model."""
 
@@ -198,4 +222,4 @@ class Decided:
     reason: str
 
 
-Command: TypeAlias = Grant | Reject | StartWorker | StopWorker | Measured | Decided
+Command: TypeAlias = Grant | Reject | StartWorker | StopWorker | SetThreads | Measured | Decided

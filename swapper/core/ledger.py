@@ -31,6 +31,10 @@ class Ledger:
         )
         return f"<Ledger {rooms}>"
 
+    def set_budgets(self, budgets: Bytes) -> None:
+        """The configuration was read anew. What is charged stays, even where it is too much now."""
+        self._budgets = dict(budgets)
+
     def budget(self, name: str) -> int:
         """What we may use at most; a device nobody set a budget for has none."""
         return self._budgets.get(name, 0)

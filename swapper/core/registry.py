@@ -54,6 +54,9 @@ class ModelSpec:
     load_s: float = 5.0  # a first guess, until it was measured
     pin: bool = False
     preload: bool = False
+    priority: int = 0  # added to the request's own
+    role: str = "chat"  # a chat model moves no `embedding` or `completion` model out
+    shares_cores: bool = False  # computes on the CPU, with as many threads as it is told
     groups: tuple[str, ...] = ()  # counters of `Registry.limits` that this model takes one of
 
 
@@ -68,6 +71,7 @@ class Registry:
     models: Mapping[str, ModelSpec]
     budgets: Bytes
     limits: Mapping[str, int] = field(default_factory=dict)
+    cores: int = 0  # for all workers together; 0: nobody is told how many threads to use
 
     def resolve(self, name: str) -> str:
         """The configured name behind a name or alias; raises UnknownModel."""

@@ -23,17 +23,28 @@ from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from swapper.core import events as ev
-from swapper.core.demand import Demand, Waiting
+from swapper.core.cores import shares
+from swapper.core.demand import Demand
 from swapper.core.eviction import Candidate, choose_victims
 from swapper.core.ledger import BrokenBooks, Ledger
+from swapper.core.queue import Waiting
 from swapper.core.registry import Bytes, Registry, Variant
 from swapper.core.room import Room
 from swapper.core.tenure import movable_at
-from swapper.core.worker import GONE_STATES, SERVING_STATES, Worker, WorkerState
+from swapper.core.worker import (
+    GONE_STATES,
+    LEAVING_STATES,
+    SERVING_STATES,
+    Worker,
+    WorkerState,
+)
 from swapper.errors import RefusalKind
 
 Learned = Mapping[tuple[str, str], tuple[float, Bytes]]  # (model, variant key) -> load_s, memory
 OUT_OF_MEMORY_GROWTH = 1.2  # of an estimate that proved too small
+PRIORITY_S = 60.0  # of waiting that one more of priority counts for: ahead, but never for ever
+CORES_LINGER_S = 2.0  # a worker idle for less still counts as busy when cores are shared
+NEVER_EVICTED_FOR_CHAT = frozenset({"embedding", "completion"})
 
 
 class Scheduler:
@@ -41,11 +52,10 @@ class Scheduler:
 
     def __init__(self, registry: Registry, learned: Learned | None = None) -> None:
         self.registry = registry
-        limits = {f"group:{name}": limit for name, limit in registry.limits.items()}
-        self.ledger = Ledger({**registry.budgets, **limits})
+        self.ledger = Ledger(_budgets(registry))
         self.workers: dict[str, Worker] = {}  # by model; at most one each
-        self.in_flight: dict[ev.RequestId, Worker] = {}
-        self.waiting: dict[ev.RequestId, str] = {}  # request -> model
+        self.in_flight: dict[ev.RequestId, tuple[Worker, str]] = {}  # with the key's holder
+        self.waiting: dict[ev.RequestId, tuple[str, Waiting]] = {}  # with the model
         self.demand: dict[str, Demand] = {}
         self._memory: dict[tuple[str, str], Bytes] = {}
         self._wanted: dict[
@@ -53,6 +63,7 @@ class Scheduler:
         ] = {}  # models with a queue or a wish: all that a plan looks at
         self._shutting_down = False
         self._blocked_until = math.inf  # when a worker becomes movable that somebody waits for
+        self._cores_settle_at = math.inf  # when a worker stops counting as busy with cores
         self._generation = itertools.count(1)
         self._commands: list[ev.Command] = []
         self._add_models(learned or {})
@@ -86,6 +97,8 @@ class Scheduler:
                 self._on_load_requested(event, now)
             case ev.UnloadRequested():
                 self._on_unload_requested(event)
+            case ev.RegistryReplaced():
+                self._on_registry_replaced(event)
             case ev.ShutdownRequested():
                 self._on_shutdown()
             case ev.TimePassed():
@@ -105,10 +118,11 @@ class Scheduler:
         for model in self._wanted:
             queue = self.demand[model].queue
             if queue:
-                yield queue[0].deadline
+                yield queue.first_deadline
         for worker in self.workers.values():
             if worker.is_idle:
                 yield self.expires_at(worker)
+        yield self._cores_settle_at
 
     def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
         request_id, model = event.request_id, event.model
@@ -119,30 +133,35 @@ class Scheduler:
         if not demand.queue and (worker is None or worker.num_in_flight == 0):
             demand.learn_gap(now, worth_waiting_s=2 * demand.load_s)
         demand.count_use(now)
-        self.waiting[request_id] = model
         arrived_at = now if event.arrived_at is None else event.arrived_at
-        demand.enqueue(Waiting(request_id, arrived_at, arrived_at + demand.spec.queue_timeout_s))
+        deadline = arrived_at + demand.spec.queue_timeout_s
+        waiting = Waiting(request_id, arrived_at, deadline, event.priority, event.key)
+        self.waiting[request_id] = model, waiting
+        demand.queue.add(waiting)
         self._wanted[model] = None
         if self._shutting_down:
-            self._refuse(demand, request_id, "shutting_down", "swapper is shutting down", 5.0)
+            self._refuse(demand, waiting, "shutting_down", "swapper is shutting down", 5.0)
         elif len(demand.queue) > demand.spec.queue_limit:
-            self._refuse_full(demand, request_id)
+            self._refuse_full(demand, waiting)
 
     def _on_ended(self, event: ev.RequestEnded, now: float) -> None:
-        worker = self.in_flight.pop(event.request_id, None)
-        if worker is not None:
-            self._give_back(worker, now)
-        elif (model := self.waiting.pop(event.request_id, None)) is not None:
-            queue = self.demand[model].queue
-            queue.remove(next(w for w in queue if w.request_id == event.request_id))
+        if (running := self.in_flight.pop(event.request_id, None)) is not None:
+            self._give_back(*running, now)
+        elif (found := self.waiting.pop(event.request_id, None)) is not None:
+            model, waiting = found
+            self.demand[model].queue.remove(waiting)
         # Otherwise it was refused before: its end is no news.
 
-    def _give_back(self, worker: Worker, now: float) -> None:
+    def _give_back(self, worker: Worker, key: str, now: float) -> None:
+        worker.in_flight[key] -= 1
+        if not worker.in_flight[key]:
+            del worker.in_flight[key]
         worker.num_in_flight -= 1
         worker.num_served += 1
         if worker.num_in_flight == 0:
             worker.idle_since = now
-            self.demand[worker.model].last_end = now
+            if worker.model in self.demand:
+                self.demand[worker.model].last_end = now
 
     def _on_ready(self, event: ev.WorkerReady, now: float) -> None:
         worker = self._worker(event.worker_id)
@@ -189,6 +208,9 @@ class Scheduler:
         worker.move(WorkerState.STOPPED if was_asked else WorkerState.FAILED)
         del self.workers[worker.model]
         self.ledger.release(worker.id)
+        self._forget_removed()
+        if worker.model not in self.demand:
+            return
         if not was_asked:
             failure = event.failure or ev.Failure("crashed", f"{worker.model} ended by itself")
             self._on_failed(worker, failure, now, was_starting)
@@ -226,16 +248,45 @@ class Scheduler:
         demand.wanted_since = None
         reason = f"{event.model} was unloaded while the request waited; send it again to load it"
         for waiting in list(demand.queue):
-            self._refuse(demand, waiting.request_id, "unloaded", reason, 1.0)
+            self._refuse(demand, waiting, "unloaded", reason, 1.0)
         worker = self.workers.get(event.model)
         if worker is not None:
             self._send_off(worker, "unloaded on request")
 
+    def _on_registry_replaced(self, event: ev.RegistryReplaced) -> None:
+        old, self.registry = self.registry, event.registry
+        self.ledger.set_budgets(_budgets(event.registry))
+        for name, spec in event.registry.models.items():
+            if name not in self.demand:
+                self.demand[name] = Demand(spec, load_s=spec.load_s)
+            self.demand[name].spec = spec
+        removed = old.models.keys() - event.registry.models.keys()
+        for name in removed:
+            self._refuse_removed(self.demand[name])
+        for name in sorted(removed | event.changed):
+            if name in event.changed:
+                self._forget_measures(name)
+            if (worker := self.workers.get(name)) is not None:
+                self._send_off(worker, "its configuration changed")
+        self._forget_removed()
+
+    def _forget_measures(self, name: str) -> None:
+        """Of a model that is served in another way now; what failed before may work."""
+        for key in [key for key in self._memory if key[0] == name]:
+            del self._memory[key]
+        self.demand[name].retry_at = -math.inf
+
+    def _forget_removed(self) -> None:
+        """Models that are configured no more, once their worker is gone."""
+        for name in self.demand.keys() - self.registry.models.keys() - self.workers.keys():
+            del self.demand[name]
+            self._wanted.pop(name, None)
+
     def _on_shutdown(self) -> None:
         self._shutting_down = True
-        for request_id, model in list(self.waiting.items()):
+        for model, waiting in list(self.waiting.values()):
             demand = self.demand[model]
-            self._refuse(demand, request_id, "shutting_down", "swapper is shutting down", 5.0)
+            self._refuse(demand, waiting, "shutting_down", "swapper is shutting down", 5.0)
         for demand in self.demand.values():
             demand.wanted_since = None
         for worker in list(self.workers.values()):
@@ -255,10 +306,13 @@ class Scheduler:
                 self._serve(model, room, now)
             self._forget_unwanted()
         self._stop_done(now)
+        self._share_cores(now)
 
     def _waits_since(self, model: str) -> tuple[float, str]:
-        since = self.demand[model].waits_since
-        return (math.inf if since is None else since, model)
+        demand = self.demand[model]
+        if demand.waits_since is None:
+            return math.inf, model
+        return demand.waits_since - PRIORITY_S * demand.priority, model
 
     def _forget_unwanted(self) -> None:
         for model in [m for m in self._wanted if self.demand[m].waits_since is None]:
@@ -268,10 +322,11 @@ class Scheduler:
     def _refuse_late(self, now: float) -> None:
         for model in self._wanted:
             demand = self.demand[model]
-            while demand.queue and demand.queue[0].deadline <= now:
-                waiting = demand.queue[0]
+            if not demand.queue or demand.queue.first_deadline > now:
+                continue
+            for waiting in demand.queue.late(now):
                 reason = f"waited {now - waiting.arrived_at:.0f} s for {model}: {self._why(model)}"
-                self._refuse(demand, waiting.request_id, "timeout", reason, 5.0)
+                self._refuse(demand, waiting, "timeout", reason, 5.0)
 
     def _spare_needless(self) -> None:
         """A worker that drains for a model nobody wants any more serves again."""
@@ -308,9 +363,10 @@ class Scheduler:
     def _grant_waiting(self, worker: Worker, demand: Demand, now: float) -> None:
         demand.wanted_since = None
         while demand.queue and worker.num_in_flight < demand.spec.parallel:
-            waiting = demand.queue.popleft()
+            waiting = demand.queue.pop(worker.in_flight.__getitem__)
             del self.waiting[waiting.request_id]
-            self.in_flight[waiting.request_id] = worker
+            self.in_flight[waiting.request_id] = worker, waiting.key
+            worker.in_flight[waiting.key] += 1
             worker.num_in_flight += 1
             worker.idle_since = None
             self._do(self._grant(waiting, worker))
@@ -326,10 +382,11 @@ class Scheduler:
         worker_id = f"{model}#{next(self._generation)}"
         self.ledger.reserve(worker_id, needs)
         since = now if demand.room_since is None else demand.room_since
-        self.workers[model] = Worker(worker_id, model, variant, now, since)
+        worker = self.workers[model] = Worker(worker_id, model, variant, now, since)
         timeout = demand.spec.load_timeout_s
+        settings = {**variant.settings, **self._threads_at_start(worker, now)}
         self._note(model, "start", f"reserved {_sizes(needs)}")
-        self._do(ev.StartWorker(worker_id, model, needs, variant.settings, timeout))
+        self._do(ev.StartWorker(worker_id, model, needs, settings, timeout))
 
     def _make_room(self, demand: Demand, needs: Bytes, room: Room, now: float) -> None:
         model = demand.spec.name
@@ -357,7 +414,7 @@ class Scheduler:
         for worker in self.workers.values():
             resident = self.demand[worker.model]
             holds = self.ledger.charge_of(worker.id)
-            if worker.state is not WorkerState.READY or resident.spec.pin:
+            if worker.state is not WorkerState.READY or self._stays(resident, waiting):
                 continue
             if not any(holds.get(name, 0) for name in missing):
                 continue
@@ -393,6 +450,40 @@ class Scheduler:
         worker.move(WorkerState.STOPPING)
         self._do(ev.StopWorker(worker.id, self.demand[worker.model].spec.stop_grace_s))
 
+    # ------------------------------------------------------------ cores
+
+    def _busy_with_cores(self, now: float) -> list[Worker]:
+        """Workers that compute on the CPU now, or did a moment ago: a pause is not worth a change."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if self.demand[worker.model].spec.shares_cores
+            and worker.state is not WorkerState.STOPPING
+            and (worker.idle_since is None or worker.idle_since + CORES_LINGER_S > now)
+        ]
+
+    def _threads_at_start(self, worker: Worker, now: float) -> dict[str, object]:
+        if not self.registry.cores or not self.demand[worker.model].spec.shares_cores:
+            return {}
+        busy = [w.id for w in self._busy_with_cores(now)]
+        worker.threads = shares(busy, self.registry.cores)[worker.id]
+        return {"threads": worker.threads}
+
+    def _share_cores(self, now: float) -> None:
+        """Tell running workers their share, where it changed."""
+        self._cores_settle_at = math.inf
+        if not self.registry.cores or not self.workers:
+            return
+        busy = self._busy_with_cores(now)
+        given = shares([worker.id for worker in busy], self.registry.cores)
+        for worker in busy:
+            if worker.state in SERVING_STATES and worker.threads != given[worker.id]:
+                worker.threads = given[worker.id]
+                self._do(ev.SetThreads(worker.id, worker.threads))
+        if len(busy) > 1:
+            idle = [w.idle_since for w in busy if w.idle_since is not None]
+            self._cores_settle_at = min(idle, default=math.inf) + CORES_LINGER_S
+
     # ------------------------------------------------------------ small questions
 
     def expires_at(self, worker: Worker) -> float:
@@ -417,7 +508,7 @@ class Scheduler:
         pinned = [
             self.ledger.charge_of(w.id)
             for w in self.workers.values()
-            if self.demand[w.model].spec.pin and w.state is not WorkerState.STOPPING
+            if self._stays(self.demand[w.model], demand) and w.state not in LEAVING_STATES
         ]
         for variant in demand.spec.variants:
             needs = self._needs(demand.spec.name, variant)
@@ -425,6 +516,11 @@ class Scheduler:
             if all(need <= self.ledger.budget(name) - taken[name] for name, need in needs.items()):
                 return variant
         return None
+
+    def _stays(self, resident: Demand, waiting: Demand) -> bool:
+        """Whether the resident model is never moved out for the waiting one."""
+        role, other = resident.spec.role, waiting.spec.role
+        return resident.spec.pin or (role in NEVER_EVICTED_FOR_CHAT and other == "chat")
 
     def _why(self, model: str) -> str:
         """What a request that waited too long waited for."""
@@ -441,20 +537,20 @@ class Scheduler:
     def _refuse(
         self,
         demand: Demand,
-        request_id: ev.RequestId,
+        waiting: Waiting,
         kind: RefusalKind,
         reason: str,
         retry_after_s: float,
         cause: str | None = None,
     ) -> None:
-        del self.waiting[request_id]
-        demand.queue.remove(next(w for w in demand.queue if w.request_id == request_id))
-        self._do(ev.Reject(request_id, kind, reason, retry_after_s, cause))
+        del self.waiting[waiting.request_id]
+        demand.queue.remove(waiting)
+        self._do(ev.Reject(waiting.request_id, kind, reason, retry_after_s, cause))
 
-    def _refuse_full(self, demand: Demand, request_id: ev.RequestId) -> None:
+    def _refuse_full(self, demand: Demand, waiting: Waiting) -> None:
         limit = demand.spec.queue_limit
         reason = f"{limit} requests wait for {demand.spec.name} already; try again later"
-        self._refuse(demand, request_id, "queue_full", reason, max(1.0, demand.load_s))
+        self._refuse(demand, waiting, "queue_full", reason, max(1.0, demand.load_s))
 
     def _refuse_failed(self, demand: Demand, now: float) -> None:
         failure = demand.failure or ev.Failure("crashed", "its worker ended")
@@ -463,7 +559,13 @@ class Scheduler:
         retry_after_s = max(1.0, demand.retry_at - now)
         for waiting in list(demand.queue):
             cause = failure.kind
-            self._refuse(demand, waiting.request_id, "load_failed", reason, retry_after_s, cause)
+            self._refuse(demand, waiting, "load_failed", reason, retry_after_s, cause)
+
+    def _refuse_removed(self, demand: Demand) -> None:
+        demand.wanted_since = None
+        reason = f"{demand.spec.name} is not configured any more; GET /v1/models lists the models"
+        for waiting in list(demand.queue):
+            self._refuse(demand, waiting, "unloaded", reason, 1.0)
 
     def _refuse_too_large(self, demand: Demand) -> None:
         needs = self._needs(demand.spec.name, demand.spec.variants[-1])
@@ -475,7 +577,7 @@ class Scheduler:
         self._note(demand.spec.name, "refuse", reason)
         demand.wanted_since = None
         for waiting in list(demand.queue):
-            self._refuse(demand, waiting.request_id, "too_large", reason, 60.0)
+            self._refuse(demand, waiting, "too_large", reason, 60.0)
 
     def _note(self, model: str, action: str, reason: str) -> None:
         self._do(ev.Decided(model, action, reason))
@@ -488,7 +590,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise BrokenBooks if two parts of the state disagree. For tests and idle moments."""
         counted = {id(w): 0 for w in self.workers.values()}
-        for worker in self.in_flight.values():
+        for worker, _ in self.in_flight.values():
             if worker.state not in GONE_STATES:
                 counted[id(worker)] += 1
         for worker in self.workers.values():
@@ -498,13 +600,21 @@ class Scheduler:
             )
             is_busy = worker.num_in_flight > 0
             self._check(not is_busy or worker.state in SERVING_STATES, f"{worker.id} busy")
-        queued = {w.request_id: m for m, d in self.demand.items() for w in d.queue}
+            keys = sum(worker.in_flight.values())
+            self._check(keys == worker.num_in_flight, f"{worker.id} in flight by key")
+        queued = {w.request_id: (m, w) for m, d in self.demand.items() for w in d.queue}
         self._check(queued == self.waiting, "queues and the index of waiting requests")
-        self._check(set(queued.values()) <= set(self._wanted), "somebody waits unseen")
+        self._check({m for m, _ in queued.values()} <= set(self._wanted), "somebody waits unseen")
 
     def _check(self, holds: bool, what: str) -> None:
         if not holds:
             raise BrokenBooks(f"books disagree: {what}")
+
+
+def _budgets(registry: Registry) -> dict[str, int]:
+    """Bytes by device, and places by group."""
+    groups = {f"group:{name}": limit for name, limit in registry.limits.items()}
+    return {**registry.budgets, **groups}
 
 
 def _sizes(needs: Bytes) -> str:

@@ -8,6 +8,7 @@ All changes of state go through `Worker.move`; an illegal one is a broken book a
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -58,10 +59,12 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     ready_at: float | None = None
     idle_since: float | None = None  # None while starting, or while requests are in flight
+    in_flight: Counter[str] = field(default_factory=Counter)  # requests by the API key's holder
     num_in_flight: int = 0
     num_served: int = 0
     draining_for: str | None = None  # the model it makes room for; None: it goes for its own sake
     measured: Bytes = field(default_factory=dict)
+    threads: int = 0  # CPU threads it was told to use; 0: it was told nothing
 
     def move(self, state: WorkerState) -> None:
         """Change the state; raises IllegalMove and changes nothing when there is no such move."""

@@ -153,10 +153,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         self.scheduler.check_integrity()
-        assert self.scheduler.waiting == self.waiting
+        assert {r: model for r, (model, _) in self.scheduler.waiting.items()} == self.waiting
         assert set(self.scheduler.in_flight) == set(self.granted)
         assert {w.id for w in self.scheduler.workers.values()} == set(self.charge)
-        assert not self.waiting or self.scheduler.next_deadline() < math.inf, "waits without a deadline"
+        assert not self.waiting or self.scheduler.next_deadline() < math.inf, (
+            "waits without a deadline"
+        )
 
     def teardown(self):
         """A world that goes on kindly serves everybody: loads come up, answers end, stops are obeyed."""

@@ -91,11 +91,15 @@ def test_random_overlapping_clients_are_all_served(seed):
     quanta, loads and longest answers."""
     dice = random.Random(seed)
     load_s = {name: dice.uniform(0.2, 5.0) for name in "abcd"}
-    specs = [model(name, size=dice.randint(1, 2), parallel=4, queue_timeout_s=1e6) for name in "abcd"]
+    specs = [
+        model(name, size=dice.randint(1, 2), parallel=4, queue_timeout_s=1e6) for name in "abcd"
+    ]
     run = World(registry(*specs, host=2), load_s=load_s, stop_s=0.1)
     for name in "abcd":
         for _ in range(6):
-            run.client(name, 30, dice.uniform(0.01, 2.0), dice.uniform(0, 3.0), dice.uniform(0, 20.0))
+            run.client(
+                name, 30, dice.uniform(0.01, 2.0), dice.uniform(0, 3.0), dice.uniform(0, 20.0)
+            )
     run.run()
     assert all(outcome.refused is None for outcome in run.outcomes)
     # Each of the three others may load, keep its quantum and finish its longest answers once.

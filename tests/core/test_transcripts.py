@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -282,7 +283,11 @@ class TestFailures:
         play = Play(model("a"))
         play(ev.RequestArrived(1, "a"), 0.0)
         refusal = play(ev.WorkerExited("a#1", BAD_FILE), 2.0)[0]
-        assert (refusal.kind, refusal.cause, refusal.retry_after_s) == ("load_failed", "bad_file", 1.0)
+        assert (refusal.kind, refusal.cause, refusal.retry_after_s) == (
+            "load_failed",
+            "bad_file",
+            1.0,
+        )
         assert "it is truncated" in refusal.reason
         assert kinds(play(ev.RequestArrived(2, "a"), 2.5)) == ["Reject"]
         assert kinds(play(ev.RequestArrived(3, "a"), 3.0)) == ["StartWorker"]
@@ -338,3 +343,106 @@ class TestFailures:
         with pytest.raises(IllegalMove, match="READY -> STOPPED"):
             worker.move(WorkerState.STOPPED)
         assert worker.state is WorkerState.READY
+
+
+class TestWhoIsNext:
+    """Priorities, and one key's share beside another's."""
+
+    def test_a_batch_of_one_key_delays_another_key_by_one_answer(self):
+        play = Play(model("a", parallel=2))
+        play.ready("a", "a#1")
+        for n in range(1, 21):
+            play(ev.RequestArrived(n, "a", key="batch"))
+        play(ev.RequestArrived(21, "a", key="person"))
+        assert [c.request_id for c in play(ev.RequestEnded(1))] == [21]
+        assert [c.request_id for c in play(ev.RequestEnded(21))] == [3]
+
+    def test_within_a_key_it_is_first_come_first_served(self):
+        play = Play(model("a", parallel=1))
+        play.ready("a", "a#1", request_id=1)
+        for n in (2, 3):
+            play(ev.RequestArrived(n, "a", key="x"))
+        assert [c.request_id for c in play(ev.RequestEnded(1))] == [2]
+
+    def test_a_higher_priority_goes_first(self):
+        play = Play(model("a", parallel=1))
+        play.ready("a", "a#1", request_id=1)
+        play(ev.RequestArrived(2, "a"))
+        play(ev.RequestArrived(3, "a", priority=1))
+        assert [c.request_id for c in play(ev.RequestEnded(1))] == [3]
+
+    def test_a_model_of_higher_priority_gets_its_turn_first_but_not_for_ever(self):
+        for late, first in ((10.0, "urgent"), (100.0, "patient")):
+            play = Play(model("a"), model("patient"), model("urgent", priority=1))
+            play.ready("a", "a#1", request_id=1, now=0.0)
+            play(ev.RequestArrived(2, "patient"), 100.0)
+            play(ev.RequestArrived(3, "urgent"), 100.0 + late)
+            play(ev.RequestEnded(1), 201.0)
+            assert [c.model for c in play(ev.WorkerExited("a#1"), 202.0)] == [first]
+
+    def test_chat_moves_no_embedding_model_out(self):
+        play = Play(model("e", role="embedding"), model("a"), model("f", role="embedding"))
+        play.ready("e", "e#1", now=0.0)
+        assert [c.kind for c in play(ev.RequestArrived(1, "a"), 100.0)] == ["too_large"]
+        assert play(ev.RequestArrived(2, "f"), 100.0) == [ev.StopWorker("e#1", 10.0)]
+
+
+class TestCores:
+    """CPU workers that are busy together share the cores."""
+
+    def play(self):
+        specs = [model(name, shares_cores=True) for name in "ab"]
+        play = Play(*specs, host=2)
+        play.scheduler.registry = replace(play.scheduler.registry, cores=4)
+        return play
+
+    def test_alone_a_worker_has_all_and_beside_another_its_half(self):
+        play = self.play()
+        assert play(ev.RequestArrived(1, "a"), 0.0)[0].settings == {"threads": 4}
+        play(ev.WorkerReady("a#1"), 1.0)
+        (start, fewer) = play(ev.RequestArrived(2, "b"), 2.0)
+        assert start.settings == {"threads": 2}
+        assert fewer == ev.SetThreads("a#1", 2)
+        play(ev.WorkerReady("b#2"), 3.0)
+        play(ev.RequestEnded(1), 4.0)
+        assert play.scheduler.next_deadline() == 6.0
+        assert play(ev.TimePassed(), 6.0) == [ev.SetThreads("b#2", 4)]
+
+    def test_a_short_pause_changes_nothing(self):
+        play = self.play()
+        play.ready("a", "a#1", request_id=1, now=0.0)
+        play.ready("b", "b#2", request_id=2, now=0.0)
+        play(ev.RequestEnded(1), 5.0)
+        assert kinds(play(ev.RequestArrived(3, "a"), 5.5)) == ["Grant"]
+
+
+class TestReload:
+    """The configuration is read anew."""
+
+    def test_unchanged_models_go_on_changed_ones_start_anew(self):
+        play = Play(model("a"), model("b"), host=2)
+        play.ready("a", "a#1", request_id=1)
+        play.ready("b", "b#2", request_id=2)
+        new = registry(model("a"), model("b", parallel=3), host=2)
+        assert play(ev.RegistryReplaced(new, frozenset("b"))) == []
+        assert (play.state("a"), play.state("b")) == (WorkerState.READY, WorkerState.DRAINING)
+        play(ev.RequestArrived(3, "b"))
+        assert play(ev.RequestEnded(2)) == [ev.StopWorker("b#2", 10.0)]
+        assert kinds(play(ev.WorkerExited("b#2"))) == ["StartWorker"]
+
+    def test_removed_models_drain_and_who_waits_for_them_is_told(self):
+        play = Play(model("a", parallel=1), model("b"))
+        play.ready("a", "a#1", request_id=1)
+        play(ev.RequestArrived(2, "a"))
+        (refusal,) = play(ev.RegistryReplaced(registry(model("b"))))
+        assert (refusal.request_id, refusal.kind) == (2, "unloaded")
+        play(ev.RequestEnded(1))
+        play(ev.WorkerExited("a#1"))
+        assert "a" not in play.scheduler.demand
+
+    def test_a_smaller_budget_moves_nobody_out_by_itself(self):
+        play = Play(model("a"), model("b"), host=2)
+        play.ready("a", "a#1")
+        play.ready("b", "b#2")
+        play(ev.RegistryReplaced(registry(model("a"), model("b"), host=1)))
+        assert play.state("a") is play.state("b") is WorkerState.READY

@@ -91,13 +91,20 @@ class World:
             self.at(when, lambda: self.request(name, service_s) and None)
 
     def client(
-        self, name: str, count: int, service_s: float = 0.1, think_s: float = 0.0, start: float = 0.0
+        self,
+        name: str,
+        count: int,
+        service_s: float = 0.1,
+        think_s: float = 0.0,
+        start: float = 0.0,
     ) -> None:
         """A closed loop: `count` requests, each sent `think_s` after the one before was answered."""
 
         def send(left: int) -> None:
             if left:
-                self.request(name, service_s, lambda: self.at(self.now + think_s, lambda: send(left - 1)))
+                self.request(
+                    name, service_s, lambda: self.at(self.now + think_s, lambda: send(left - 1))
+                )
 
         self.at(start, lambda: send(count))
 
