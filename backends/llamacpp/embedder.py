@@ -36,10 +36,12 @@ class EmbedJob:
 class Embedder:
     """Packs as many inputs into a run as the context takes; one run a step."""
 
-    def __init__(self, pointer: Any, length: int, num_vocab: int, *, slots: int) -> None:
+    def __init__(
+        self, pointer: Any, length: int, num_vocab: int, *, slots: int, max_input: int
+    ) -> None:
         self.context = Context(pointer, num_vocab)
         self.capacity: int = L.llama_n_batch(pointer)
-        self.max_input: int = L.llama_n_ctx(pointer)
+        self.max_input = max_input
         self._length = length
         self._slots = slots
         self._queue: deque[tuple[EmbedJob, int]] = deque()

@@ -41,6 +41,7 @@ FAILURES: tuple[tuple[str, str, str], ...] = (
     (r"bad_alloc|cannot allocate", "out_of_memory", "there is not enough memory for it"),
     (r"mlock", "out_of_memory", "it cannot be locked into memory"),
     (r"missing tensor '([^']*)'", "bad_file", "the tensor {0} is missing"),
+    (r"tensor '([^']*)' not found", "bad_file", "the tensor {0} is missing"),
     (r"tensor '([^']*)' has wrong shape", "bad_file", "the tensor {0} has the wrong shape"),
     (r"wrong number of tensors", "bad_file", "it does not hold the tensors its architecture needs"),
     (r"key not found in model: (\S+)", "bad_file", "its header lacks {0}"),

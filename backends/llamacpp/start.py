@@ -93,6 +93,10 @@ def _refuse_what_cannot_run(loaded: Loaded) -> None:
         raise EngineError("unsupported", "Encoder-decoder models are not supported")
     if L.llama_model_is_diffusion(model):
         raise EngineError("unsupported", "Diffusion models are not supported")
+    if not loaded.is_causal and (loaded.options.context or 0) > loaded.trained_context:
+        raise EngineError(
+            "bad_options", f"context: this model takes {loaded.trained_context} at most"
+        )
     if not loaded.options.context and not loaded.trained_context:
         raise EngineError("bad_options", "context: the model does not say what it was trained for")
 
@@ -134,4 +138,6 @@ def _embedder(loaded: Loaded, vocabulary: Vocabulary) -> Embedder | None:
     params = loader.embedding_params(loaded, pooling)
     pointer = loader.open_context(loaded, params)
     length = L.llama_model_n_embd_out(loaded.pointer)
-    return Embedder(pointer, length, vocabulary.size, slots=params.n_seq_max)
+    return Embedder(
+        pointer, length, vocabulary.size, slots=params.n_seq_max, max_input=loaded.context
+    )

@@ -91,6 +91,57 @@ def write_model(
     return path
 
 
+def write_encoder(path: Path, *, context: int = 64, pooling: int = 2) -> Path:
+    """A random BERT: attention in both directions, positions from a table, words as tokens."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*"abcdefghijklmnopqrstuvwxyz", "hello", "world"]
+    tokens = [*special, *("\u2581" + word for word in words), *words]
+    width, inner = 32, 64
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(2)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType(pooling))
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(tokens)
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL] * 5 + [gguf.TokenType.NORMAL] * (len(tokens) - 5)
+    )
+    writer.add_token_type_count(2)
+    writer.add_unk_token_id(1)
+    writer.add_sep_token_id(3)
+    writer.add_bos_token_id(2)
+    random = np.random.default_rng(3)
+
+    def add(name: str, *shape: int) -> None:
+        writer.add_tensor(f"{name}.weight", random.normal(0, 0.5, shape).astype(np.float32))
+
+    def add_with_bias(name: str, *shape: int) -> None:
+        add(name, *shape)
+        writer.add_tensor(f"{name}.bias", np.zeros(shape[0], np.float32))
+
+    add("token_embd", len(tokens), width)
+    add("position_embd", context, width)
+    add("token_types", 2, width)
+    add_with_bias("token_embd_norm", width)
+    for layer in range(2):
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            add_with_bias(f"blk.{layer}.{part}", width, width)
+        add_with_bias(f"blk.{layer}.attn_output_norm", width)
+        add_with_bias(f"blk.{layer}.ffn_up", inner, width)
+        add_with_bias(f"blk.{layer}.ffn_down", width, inner)
+        add_with_bias(f"blk.{layer}.layer_output_norm", width)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def quantize(source: Path, target: Path, file_type: int) -> Path:
     from backends.llamacpp.binding import L, log
 
@@ -122,6 +173,11 @@ def tiny_q8(model_folder: Path, tiny: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_embedder(model_folder: Path) -> Path:
     return write_model(model_folder / "embedder.gguf", pooling=1, context=256)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(model_folder: Path) -> Path:
+    return write_encoder(model_folder / "encoder.gguf")
 
 
 OpenEngine = Callable[..., Any]

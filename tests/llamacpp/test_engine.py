@@ -386,6 +386,23 @@ async def test_an_embedding_model(open_engine, client_of, tiny_embedder) -> None
         assert caught.value.kind == "unsupported"
 
 
+async def test_an_encoder(open_engine, tiny_encoder) -> None:
+    async with open_engine(tiny_encoder) as engine:
+        assert engine.info.capabilities == {"embeddings"}
+        encode = engine.tokenizer.encode
+        texts = ["hello", "hello world", "a b c d e f", "world " * 70]
+        inputs = [encode(text, add_special=True, parse_special=False)[:64] for text in texts]
+        assert len(inputs[-1]) == 64
+        together = await engine.embed(inputs * 3)
+        one_by_one = [(await engine.embed([tokens]))[0] for tokens in inputs]
+        for left, right in zip(together, one_by_one * 3, strict=True):
+            assert left == pytest.approx(right, abs=1e-3)
+        assert one_by_one[0] != pytest.approx(one_by_one[1], abs=1e-2)
+        with pytest.raises(EngineError) as caught:
+            await engine.embed([inputs[-1] * 2])
+        assert caught.value.kind == "context_length_exceeded"
+
+
 async def test_no_embeddings_where_the_model_says_nothing_of_them(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
         with pytest.raises(EngineError) as caught:

@@ -114,6 +114,10 @@ def test_values_that_the_model_does_not_take(tiny: Path) -> None:
     assert failure(tiny, devices=["cuda:7"]).kind == "bad_options"
 
 
+def test_a_context_beyond_the_table_of_positions(tiny_encoder: Path) -> None:
+    assert failure(tiny_encoder, context=128).kind == "bad_options"
+
+
 def test_a_missing_adapter(tiny: Path) -> None:
     error = failure(tiny, lora="none.gguf")
     assert error.kind == "bad_file"
