@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.log_ring import LogRing
 from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts, WorkerHandle
 from swapper.runtime.preflight import Preflight
+from swapper.runtime.worker_client import status_of
 
 log = structlog.get_logger("swapper.dispatcher")
 
@@ -49,6 +50,7 @@ class _Running:
     """A worker's handle and what became known of it."""
 
     model: str
+    launch: LaunchSpec
     handle: WorkerHandle
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     progress: float = 0.0
@@ -107,22 +109,34 @@ class Snapshot:
 class _LeaseContext:
     """One request's stay: arrives on entry, ends on exit, whoever leaves first."""
 
-    __slots__ = ("_dispatcher", "_future", "_outcome", "_request_id", "arrived_at", "model")
+    __slots__ = (
+        "_arrived",
+        "_dispatcher",
+        "_future",
+        "_outcome",
+        "_request_id",
+        "arrived_at",
+        "model",
+    )
 
-    def __init__(self, dispatcher: Dispatcher, model: str, arrived_at: float | None) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, model: str, arrived_at: float | None, priority: int, key: str
+    ) -> None:
         self._dispatcher = dispatcher
         self._request_id = next(dispatcher.request_ids)
         self._outcome: Lease | Unavailable | None = None
         self._future: asyncio.Future[None] | None = None
         self.model = model
         self.arrived_at = dispatcher.clock() if arrived_at is None else arrived_at
+        self._arrived = ev.RequestArrived(
+            self._request_id, model, self.arrived_at, priority=priority, key=key
+        )
 
     async def __aenter__(self) -> Lease:
         if not self._dispatcher.is_loaded(self.model):
             await self._dispatcher.check(self.model)
         self._dispatcher.tickets[self._request_id] = self
-        arrived = ev.RequestArrived(self._request_id, self.model, self.arrived_at)
-        self._dispatcher.post(arrived)
+        self._dispatcher.post(self._arrived)
         try:
             if self._outcome is None:
                 self._future = asyncio.get_running_loop().create_future()
@@ -177,6 +191,7 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()  # set, and replaced, whenever a worker came or went
         self._is_busy = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------ for the front
 
@@ -185,13 +200,16 @@ class Dispatcher:
         """The models that are configured now."""
         return self._scheduler.registry
 
-    def lease(self, model: str, *, arrived_at: float | None = None) -> _LeaseContext:
+    def lease(
+        self, model: str, *, arrived_at: float | None = None, priority: int = 0, key: str = ""
+    ) -> _LeaseContext:
         """An async context manager that waits for a worker of `model` (a configured name).
 
         Entering raises Unavailable when the request is refused. Cancelling it while it waits, or
-        leaving it, gives the place back. `arrived_at` keeps the place of a request tried again.
+        leaving it, gives the place back. `arrived_at` keeps the place of a request tried again;
+        `key` names the API key's holder, and `priority` is the key's.
         """
-        return _LeaseContext(self, model, arrived_at)
+        return _LeaseContext(self, model, arrived_at, priority, key)
 
     def is_loaded(self, model: str) -> bool:
         """Whether the model has a worker, whatever its state."""
@@ -247,6 +265,14 @@ class Dispatcher:
         )
 
     # ------------------------------------------------------------ for the app
+
+    def replace(
+        self, registry: Registry, launches: Mapping[str, LaunchSpec], changed: frozenset[str]
+    ) -> None:
+        """Take a new configuration over. Workers of `changed` and of removed models drain and go,
+        all others do not notice."""
+        self._launches = launches
+        self.post(ev.RegistryReplaced(registry, changed))
 
     def preload(self) -> None:
         """Load what the configuration wants loaded from the start."""
@@ -315,8 +341,11 @@ class Dispatcher:
                     self._start(command)
                 case ev.StopWorker():
                     self._running[command.worker_id].handle.stop(command.grace_s)
+                case ev.SetThreads(worker_id, threads):
+                    self._in_background(self._set_threads(worker_id, threads))
                 case ev.Measured(model, settings, load_s, memory):
-                    self._memory.remember(self._launches[model], settings, load_s, memory)
+                    if (launch := self._launches.get(model)) is not None:
+                        self._memory.remember(launch, settings, load_s, memory)
                 case ev.Decided(model, action, reason):
                     log.info(action, model=model, reason=reason)
                     self._memory.log_decision(model, action, reason)
@@ -328,7 +357,7 @@ class Dispatcher:
             Lease(
                 worker_id=grant.worker_id,
                 model=running.model,
-                engine=self._launches[running.model].engine,
+                engine=running.launch.engine,
                 endpoint=running.handle.endpoint,
                 arrived_at=ticket.arrived_at,
                 queue_s=self.clock() - ticket.arrived_at,
@@ -350,7 +379,7 @@ class Dispatcher:
         )
 
     def _start(self, command: ev.StartWorker) -> None:
-        worker_id, model = command.worker_id, command.model
+        worker_id, model, launch = command.worker_id, command.model, self._launches[command.model]
         self._is_busy.set()
 
         def on_progress(progress: float) -> None:
@@ -371,7 +400,7 @@ class Dispatcher:
 
         handle = self._placement.start(
             worker_id,
-            self._launches[model],
+            launch,
             command.settings,
             command.load_timeout_s,
             on_progress=on_progress,
@@ -379,7 +408,20 @@ class Dispatcher:
             on_exit=on_exit,
             on_output=lambda line: self.logs.append(model, line),
         )
-        self._running[worker_id] = _Running(model, handle)
+        self._running[worker_id] = _Running(model, launch, handle)
+
+    async def _set_threads(self, worker_id: str, threads: int) -> None:
+        running = self._running.get(worker_id)
+        if running is not None:
+            body = {"threads": threads}
+            status = await status_of(running.handle.endpoint, "POST", "/threads", body)
+            if status != 200 and not running.exited.is_set():
+                log.warning("a worker did not take its threads", worker=worker_id, status=status)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # a task that nobody holds may be collected
+        task.add_done_callback(self._tasks.discard)
 
     def _tell_failure(self, worker_id: str, model: str, failure: ev.Failure) -> None:
         lines = [line.text for line in self.logs.last(model, LAST_LINES)]
