@@ -21,7 +21,7 @@ from swapper.config import Config, plan_registry
 from swapper.core.scheduler import Scheduler
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
-from swapper.runtime.devices import Devices, survey
+from swapper.runtime.devices import Devices, cpu_count, survey
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.history import History
 from swapper.runtime.log_ring import LogRing
@@ -48,7 +48,7 @@ async def _run(config: Config) -> int:
     logs = LogRing()
     async with _history() as history, _placement() as placement:
         loop = asyncio.get_running_loop()
-        planned = plan_registry(config, (await asyncio.to_thread(survey, {})).readings)
+        planned = plan_registry(config, (await asyncio.to_thread(survey, {})).readings, cpu_count())
         measured = history.recall(config.launches)
         learned = {key: (m.load_s, m.memory) for key, m in measured.items()}
         scheduler = Scheduler(planned.registry, learned)

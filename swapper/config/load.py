@@ -114,7 +114,7 @@ class _Loader:
             if key in seen:
                 self._error(("api_keys", index), f"is the same key as api_keys[{seen[key]}]")
             seen[key] = index
-            yield ApiKey(entry.name or f"key-{index + 1}", key)
+            yield ApiKey(entry.name or f"key-{index + 1}", key, entry.priority)
 
     def _key(self, index: int, entry: ApiKeyEntry) -> str | None:
         path: KeyPath = ("api_keys", index)

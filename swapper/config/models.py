@@ -223,4 +223,6 @@ def _spec(name: str, section: ModelSection, defaults: DefaultsSection) -> ModelS
         stop_grace_s=chosen("stop_grace"),
         pin=section.pin,
         preload=section.preload,
+        priority=section.priority,
+        role=section.role,
     )

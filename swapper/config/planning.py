@@ -33,11 +33,11 @@ def build_registry(config: Config, devices: Mapping[str, DeviceReading]) -> Regi
     return plan_registry(config, devices).registry
 
 
-def plan_registry(config: Config, devices: Mapping[str, DeviceReading]) -> Planned:
-    """The same, with notes."""
+def plan_registry(config: Config, devices: Mapping[str, DeviceReading], cores: int = 0) -> Planned:
+    """The same, with notes. `cores` are shared by those who compute on them; 0: nobody is told."""
     planner = _Planner(config, devices)
     models = {name: planner.spec(model) for name, model in config.models.items()}
-    registry = Registry(models, planner.budgets, config.limits)
+    registry = Registry(models, planner.budgets, config.limits, cores)
     return Planned(registry, tuple(planner.notes))
 
 
@@ -68,7 +68,12 @@ class _Planner:
     def spec(self, model: ConfiguredModel) -> ModelSpec:
         variants = self._variants(model)
         self._check_room(model, variants)
-        return replace(model.spec, variants=variants, load_s=_load_guess(model))
+        return replace(
+            model.spec,
+            variants=variants,
+            load_s=_load_guess(model),
+            shares_cores=_shares_cores(model, variants),
+        )
 
     def _variants(self, model: ConfiguredModel) -> tuple[Variant, ...]:
         section = model.section
@@ -159,6 +164,14 @@ def _load_plan(section: LlamaCppModel, shape: Shape, is_whole: bool) -> LoadPlan
         ubatch=context if is_whole else section.ubatch or 512,
         mmap=section.mmap,
     )
+
+
+def _shares_cores(model: ConfiguredModel, variants: tuple[Variant, ...]) -> bool:
+    """Whether it computes on the CPU, with as many threads as it is told."""
+    section = model.section
+    if not isinstance(section, LlamaCppModel) or section.threads != "auto":
+        return False
+    return all(device == HOST for device in variants[0].needs)
 
 
 def _load_guess(model: ConfiguredModel) -> float:

@@ -39,6 +39,7 @@ class ApiKeyEntry(_Section):
     name: Text | None = Field(default=None, description="who holds the key; it is what logs show")
     key: Text | None = Field(default=None, description="the key")
     file: Text | None = Field(default=None, description="a file that holds the key")
+    priority: int = Field(default=0, description="its requests go before those of lower ones")
 
 
 ApiKeyItem: TypeAlias = Annotated[
@@ -106,6 +107,10 @@ class _Model(_Section):
         default=None, description="time to end orderly, before force"
     )
     pin: bool = Field(default=False, description="never moved out for another model")
+    priority: int = Field(default=0, description="its requests and its turn go before lower ones")
+    role: Literal["chat", "embedding", "completion"] = Field(
+        default="chat", description="chat models move no embedding or completion model out"
+    )
     preload: bool = Field(default=False, description="loaded at the start")
 
 

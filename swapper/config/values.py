@@ -20,6 +20,7 @@ class ApiKey:
 
     name: str
     key: str = field(repr=False)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from swapper.config.load import parse_config
 
 jsonschema = pytest.importorskip("jsonschema")
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
-KEYS = {"SWAPPER_API_KEY": "a", "ALICE_KEY": "b", "WHISPER_KEY": "c", "OTHER_KEY": "d"}
+KEYS = {"SWAPPER_API_KEY": "a", "ALICE_KEY": "b", "BATCH_KEY": "batch", "WHISPER_KEY": "c", "OTHER_KEY": "d"}
 
 
 def uncommented() -> str:
@@ -43,7 +43,7 @@ def test_it_works_uncommented(tmp_path: Path) -> None:
         "command",
         "url",
     ]
-    assert len(config.api_keys) == 3
+    assert len(config.api_keys) == 4
     assert config.limits == {"big": 1}
 
 
