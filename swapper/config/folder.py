@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from swapper.config.document import Document
@@ -34,7 +35,8 @@ def demo_config() -> Config:
             "the demo models need llama.cpp, which is not installed; "
             "run `pip install 'llm-swapper[llamacpp]'`, or name a configuration"
         )
-    return folder_config(DEMO_FOLDER)
+    # Each model lies there as safetensors too, for the engine that reads those.
+    return replace(folder_config(DEMO_FOLDER), warnings=())
 
 
 def folder_config(folder: Path) -> Config:

@@ -618,12 +618,11 @@ def _budgets(registry: Registry) -> dict[str, int]:
 
 
 def _sizes(needs: Bytes) -> str:
-    """Bytes as a person reads them: "host 1.2 GiB, cuda:0 9.0 GiB"."""
-    return (
-        ", ".join(
-            f"{'a place in' if name.startswith('group:') else name} "
-            + (name[6:] or "max_loaded" if name.startswith("group:") else f"{need / 2**30:.2f} GiB")
-            for name, need in needs.items()
-        )
-        or "nothing"
-    )
+    """What is needed as a person reads it: "host 1.20 GiB, a place in max_loaded"."""
+    return ", ".join(_size(name, need) for name, need in needs.items()) or "nothing"
+
+
+def _size(name: str, need: int) -> str:
+    if name.startswith("group:"):
+        return f"a place in {name.removeprefix('group:') or 'max_loaded'}"
+    return f"{name} {need / 2**30:.2f} GiB" if need >= 2**30 else f"{name} {need / 2**20:.0f} MiB"
