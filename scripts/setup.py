@@ -44,7 +44,8 @@ def main() -> int:
 
 def make_venv() -> None:
     """A virtual environment with pip; one that is whole is left alone."""
-    if subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+    probe = [str(PYTHON), "-m", "pip", "--version"]
+    if PYTHON.exists() and subprocess.run(probe, capture_output=True).returncode == 0:
         return
     say("making .venv")
     try:
