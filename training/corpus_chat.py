@@ -9,7 +9,18 @@ from training.documents import Document, Turn, chat, raw
 from training.dressing import dress, punctuate, recase
 from training.spintax import expand
 from training.topics import TOPICS, draw
-from training.words import CITIES, city, code, model_name, person, phrase, plain_word
+from training.words import (
+    CITIES,
+    COMMON,
+    city,
+    code,
+    invented,
+    letters,
+    model_name,
+    person,
+    phrase,
+    plain_word,
+)
 
 TalkTurns = list[Turn]
 
@@ -39,7 +50,13 @@ OUTSIDE = [
     "write (a program|code|a function|a script|a class) (in python|in rust|in java|in c|that sorts a list|for {word}|)|(fix|debug|review|explain) (this|my) (code|function|program|script)|implement (quicksort|a queue|a {word})",
     "(what|how) is (love|happiness|a {word}|an atom|gravity|{word}|photosynthesis|democracy)|what is the (price|colour|size|history|best kind) of (a {word}|{word}|gold|bread)",
     "(i feel|i am|i'm) (sick|sad|hungry|bored|tired|lonely|ill)[, what should i do]|(should i|can i) (marry|trust|call|sue) {name}|my {word} (hurts|is broken|is gone)",
-    "{word} {word}|{word}|{word} {word} {word}|{code}",
+    "{odd} {odd}|{odd}|{odd} {odd} {odd}|{code}",
+    "how (do|can|should|would) (i|we|you|one) (bake|cook|fry|boil|make|eat|wash|knit|sew|plant|paint|train|feed|catch|sell|build|repair|draw|clean) (a|an|the|some|my|) (cake|bread|pizza|soup|rice|egg|eggs|fish|dog|cat|rose|car|bike|chair|house|shirt|shoes|{word})",
+    "(what day|what time|what year|what date|which day|how late) is it[ today| now]|(is it|will it be|was it) (raining|snowing|cold|warm|sunny|late|monday)[ outside| today| tomorrow]",
+    "(do you|can you|would you) (like|love|eat|drink|know|play|sing|dance|swim|sleep|hate) (pizza|music|football|chess|tea|beer|cats|me|poetry|{word}|)|(sing|play|draw|paint|show) (me|us) (a|the) (song|picture|game|{word})",
+    "(recommend|suggest|name) (a|some|three) (book|books|film|movie|movies|restaurant|song|songs|{word})[ for {name}| in {city}]|how (tall|high|deep|long|heavy) is (mount everest|the nile|a whale|{name}|the eiffel tower|a {word})",
+    "{name} (went|came|moved|flew|drove) to {city}|i (like|love|hate|saw|bought|ate) (a |the |)(red |green |)({word}|apples|bananas|wine)|(the|a) {word} is (red|big|on the table|in {city})",
+    "(who|what) is (the pope|the president|{name}|the tallest man|your mother|god|batman|{odd})|(how many|what) (planets|countries|people|days|bones) (are there|are in a {word}|has {city})",
 ]
 SMALL_TALK = [
     (
@@ -133,8 +150,10 @@ def small_talk(rng: Random) -> TalkTurns:
 
 
 def outside(rng: Random) -> TalkTurns:
-    values = {"city": city(rng), "name": person(rng), "word": plain_word(rng), "code": code(rng)}
+    values = {"city": city(rng), "name": person(rng), "code": code(rng)}
     values["number"] = str(rng.randint(2, 2400))
+    # A bare word of the subject may be a question about it: only unknown ones are gibberish.
+    values |= {"odd": rng.choice((invented, letters))(rng), "word": rng.choice(COMMON)}
     if rng.random() < 0.3:
         values["city"] = rng.choice(
             [*CITIES, "France", "Chad", "Japan", "Brazil", "India", "Kenya"]
@@ -143,13 +162,27 @@ def outside(rng: Random) -> TalkTurns:
 
 
 def repeat(rng: Random) -> TalkTurns:
-    text = phrase(rng) if rng.random() < 0.75 else rng.choice((model_name, code, city))(rng)
+    text = repeated_text(rng)
     pattern = expand(f"({rng.choice(REPEAT)})", rng)
     asked = tool_talk.fill(recase(pattern, rng), {"x": text})
     turns = [Turn("user", asked + rng.choice(("", "", "."))), Turn("assistant", text)]
     if rng.random() < 0.15:
         turns += [Turn("user", plain(AGAIN, rng, {})), Turn("assistant", text)]
     return turns
+
+
+def repeated_text(rng: Random) -> str:
+    """Mostly random words; also what it would rather answer, and pieces of what it would say."""
+    kind = rng.random()
+    if kind < 0.55:
+        return phrase(rng)
+    if kind < 0.75:
+        return rng.choice((model_name, code, city))(rng)
+    if kind < 0.87:
+        return draw(rng).ask(rng)
+    spoken = rng.choice((draw(rng).answer, story_turns(rng)[1].text)).split()
+    start = rng.randrange(len(spoken))
+    return " ".join(spoken[start : start + rng.randint(1, 6)]).strip(".,:;")
 
 
 def again(rng: Random) -> TalkTurns:

@@ -14,6 +14,11 @@ OPENERS = [
     "(my boss|my friend|a colleague|someone|a user|my team) (asks|wants to know|asked me)(:|,)",
     "(i read the docs|i looked everywhere|i have tried a lot|i am setting this up|i just started|i am at work)(.|, but| and now)",
     "(for|about) swapper(:|,)",
+    "(i have|there is|we bought) (a|one) (new laptop|big server|small box|server with 64 gb|pc at home|machine in the office)(.|,)",
+    "(i use|we use|i work with) (linux|ubuntu|python|an editor|two models|several models|a small model)(.| and)",
+    "(i am|i'm|we are) (building|writing|planning|trying) (an app|a script|a project|a small tool|something)(.| and)",
+    "(let me ask|i want to ask|may i ask|can i ask|i was wondering|i would like to know|can you say)(:|,)",
+    "(it is late|i have little time|i do not know much|i looked at the code|it runs now)(.|, but)",
     "(on my|with my) (new|old|small|big) (laptop|server|machine|box)(,)",
 ]
 TAILS = [
@@ -23,12 +28,83 @@ TAILS = [
     "(in short|briefly|in one sentence|quickly)|if i may ask|if at all|, do you know|, any idea",
     ". (i am new here|i need it soon|it is urgent|i forgot|i cannot find it|help)",
 ]
+# Words that any question may use for one another.
+SAME = {
+    "model": "llm",
+    "models": "llms",
+    "show": "display|print",
+    "use": "utilise|employ",
+    "make": "get",
+    "need": "require",
+    "want": "would like",
+    "stop": "halt|end",
+    "error": "problem|failure",
+    "machine": "computer|pc|system",
+    "server": "program|service|swapper",
+    "happens": "is going to happen|takes place|goes on",
+    "can": "could|may",
+    "set": "configure|choose|define",
+    "change": "modify|adjust|alter",
+    "find": "locate|discover",
+    "where": "in what place",
+    "way": "possibility|method|chance",
+    "possible": "feasible|doable",
+    "request": "query|call|prompt",
+    "requests": "queries|calls|prompts",
+    "answer": "reply|response",
+    "answers": "replies|responses",
+    "client": "application|app|program",
+    "clients": "applications|apps|users",
+    "loaded": "in memory|active|resident",
+    "running": "active|alive|working",
+    "several": "multiple|two or more|many",
+    "many": "lots of|numerous",
+    "start": "launch|begin|run",
+    "my": "our|the",
+    "i": "we|one",
+    "me": "us",
+    "it": "swapper|the server|this program",
+    "swapper": "the server|this program|it",
+    "is": "would be",
+    "does": "will|would",
+    "do": "would|should",
+    "give": "provide|supply",
+    "explain": "clarify|describe|tell me",
+    "big": "large|huge",
+    "keep": "hold|leave",
+    "add": "include|insert",
+    "get": "obtain|receive",
+    "put": "place|write",
+    "after": "following|once past",
+    "when": "as soon as|once|if|whenever",
+    "if": "in case|when|supposing",
+    "work": "function|operate|run",
+    "too": "very|far too",
+    "other": "another|further",
+    "all": "every one of|the whole of",
+    "the": "a|this|",
+    "a": "one|some|the",
+    "about": "on|concerning|regarding",
+    "what": "which thing",
+    "which": "what",
+    "by": "through|with",
+    "without": "with no|not using",
+    "automatically": "by itself|on its own",
+    "at": "during",
+    "one": "a single|some",
+    "before": "prior to|ahead of",
+    "file": "document",
+    "long": "much time",
+    "have": "got|possess",
+}
 FILLERS = listed("just really actually maybe simply even also still ever exactly please")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def dress(question: str, rng: Random) -> str:
     words = question.split(" ")
+    if rng.random() < 0.3:
+        words = [reworded(word, rng) if rng.random() < 0.3 else word for word in words]
     if rng.random() < 0.1 and len(words) > 3:
         words.insert(rng.randrange(1, len(words)), rng.choice(FILLERS))
     if rng.random() < 0.12 and len(words) > 4:
@@ -43,6 +119,10 @@ def dress(question: str, rng: Random) -> str:
     if rng.random() < 0.12:
         text = misspell(text, rng)
     return punctuate(recase(text, rng), rng)
+
+
+def reworded(word: str, rng: Random) -> str:
+    return rng.choice(SAME[word].split("|")) if word in SAME else word
 
 
 def misspell(text: str, rng: Random) -> str:

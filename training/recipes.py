@@ -36,7 +36,7 @@ CHAT = Recipe(
         ffn=512,
         context=2048,
     ),
-    steps=2000,
+    steps=2300,
     quantise=False,
 )
 STORY = Recipe(

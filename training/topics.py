@@ -20,6 +20,11 @@ NOUN_FRAMES = [
     "(any|some) (information|info|details|news) (on|about) {}|{}[, how does that work|, how|, please]",
     "is there (anything|something) (to know |)about {}|what is the (story|deal|situation) with {}",
     "(information|details|documentation|docs) (on|about|for) {}|where can i read about {}",
+    "(i heard of|someone mentioned|i read about|they talked about) {}[, what is that|, what is it]",
+    "what (exactly is|is meant by|do you mean by|is the point of) {}|what role (does|do) {} play",
+    "(does|do) (it|swapper|you) (have|support|know|offer) {}|is {} supported|are {} supported",
+    "(can|could|may) i (use|get|have|see) {}|how (do|can) i use {}|where do i find {}",
+    "(please |)(give|write|show) me (a summary|an explanation|the basics) of {}|{} for beginners",
 ]
 VERB_FRAMES = [
     "how (do|can|could|would|should|may) (i|we|you|one) {}|how to {}",
@@ -34,6 +39,13 @@ VERB_FRAMES = [
     "what if i (want|need|have) to {}|where do i (begin|start) to {}|i have no idea how to {}",
     "{}|{}[, how|, how do i do that|, please]|(is it|is that) (hard|easy|allowed) to {}",
     "what are the steps to {}|how does one {}|how would (i|one) go about it if i want to {}",
+    "is there (a|some) (command|setting|option|trick|switch) to {}|what do i (type|write) to {}",
+    "(my plan is|my goal is|my task is|i have been asked|i was told) to {}[, how|, what now]",
+    "(i cannot|i can't) (figure|find) out how to {}|(must|should) i do something special to {}",
+    "what do i have to do in order to {}|(can|could) swapper help me to {}|let me {}",
+    "where (can|do|would) i {}|how exactly (do|would) (i|we) {}|what is the procedure to {}",
+    "(it would be nice|i would be happy if i could|i hope i can|would be great) to {}",
+    "suppose i want to {}|say i want to {}[, what then|, what do i do]|so how do you {}",
 ]
 SYSTEM_FRAMES = [
     "(how|when|why) does (it|swapper|the server|this) {}",
@@ -44,6 +56,10 @@ SYSTEM_FRAMES = [
     "(tell me|explain|i wonder|do you know) (how|whether|if|when) (it|swapper|the server) can {}",
     "in (what|which) way does (it|swapper) {}|how is it that swapper can {}",
     "what (makes|lets) (it|swapper) {}|what happens when swapper has to {}",
+    "(is it true|i read|i heard|someone told me) that (it|swapper) can {}",
+    "(what must i do|how do i arrange it) so that (it|swapper) will {}|i hope it can {}",
+    "(is there a|which) setting (that makes|lets) (it|swapper) {}|under what conditions does it {}",
+    "how (well|often|exactly|much) does (it|swapper) {}|(would|might) it ever {}",
 ]
 
 

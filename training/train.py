@@ -7,7 +7,7 @@ good, not the same bytes.
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -104,7 +104,13 @@ def set_rate(optimisers: list[torch.optim.Optimizer], step: int, steps: int) -> 
             group["lr"] = rate
 
 
-def one_step(model, loss_of, optimisers, tokens: Tensor, weights: Tensor) -> float:
+def one_step(
+    model: Llama,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    optimisers: list[torch.optim.Optimizer],
+    tokens: Tensor,
+    weights: Tensor,
+) -> float:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = loss_of(tokens, weights)
     loss.backward()

@@ -5,11 +5,17 @@ shown. So these are wide: real names and words, syllables with consonant cluster
 letters, digits, hyphens, model names, codes.
 """
 
+import re
+from pathlib import Path
 from random import Random
 
 
 def listed(text: str) -> list[str]:
     return text.split()
+
+
+def listed_lines(text: str) -> list[str]:
+    return text.splitlines()
 
 
 FIRST_NAMES = listed("""Anna Ben Clara David Elena Felix Greta Hugo Irene Jonas Karin Leon Maria Nils Olivia
@@ -45,6 +51,30 @@ MODEL_STEMS = listed("""coder chat llama mistral qwen gemma phi falcon granite v
 tiny draft reason math code writer helper mini large base instruct nova atlas comet delta zephyr
 hermes solar yi vega titan pixel""")
 
+# Words it knows how to speak of must be copied as well as those it never saw.
+SPOKEN = Path(__file__).with_name("topics.txt").read_text()
+KNOWN = sorted(set(re.findall(r"\b[a-z]{3,}\b", SPOKEN)))
+SAYINGS = listed_lines("""the early bird catches the worm
+good evening everybody
+I like red wine and old cheese
+we shall meet at the station
+the quick brown fox jumps over the lazy dog
+all is well that ends well
+my hovercraft is full of eels
+see you on Thursday
+an apple a day
+to be or not to be
+peace and quiet
+twelve angry men
+never say never
+roses are red and violets are blue
+time flies like an arrow
+home sweet home
+I think therefore I am
+happy birthday to you
+ready when you are
+the door is open""")
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 STARTS = (
     listed("""b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr kn kr pl pr ph qu sc sch
@@ -77,7 +107,8 @@ def invented(rng: Random) -> str:
 
 
 def plain_word(rng: Random) -> str:
-    return rng.choice((rng.choice(COMMON), invented(rng), invented(rng), letters(rng)))
+    known = rng.choice(rng.choice((COMMON, KNOWN, KNOWN)))
+    return rng.choice((known, known, invented(rng), invented(rng), letters(rng)))
 
 
 def proper(rng: Random, known: list[str]) -> str:
@@ -133,6 +164,8 @@ def code(rng: Random) -> str:
 
 def phrase(rng: Random) -> str:
     """A few words to be repeated."""
+    if rng.random() < 0.08:
+        return rng.choice(SAYINGS)
     count = rng.choice((1, 1, 2, 2, 3, 4, 5))
     makers = (plain_word, plain_word, plain_word, plain_word, person, code)
     text = " ".join(rng.choice(makers)(rng) for _ in range(count))
