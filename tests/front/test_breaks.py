@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 
 import pytest
 
@@ -237,18 +238,24 @@ async def test_reset_of_a_body_framed_by_the_close_is_a_break(house: House) -> N
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nsome of it")
         await go.wait()
+        linger = struct.pack("ii", 1, 0)  # closing sends a reset
+        sock = peer.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         peer.reset()
 
     worker = await house.worker(script)
-    tcp = await asyncio.start_server(worker._connected, "127.0.0.1", 0)
-    house.dispatcher.endpoints = [Endpoint(host="127.0.0.1", port=tcp.sockets[0].getsockname()[1])]
-    client = await house.client()
-    await client.begin("POST", "/v1/completions", b'{"model":"tiny"}' + b" " * 1_000)
-    _, headers = await client.head()
-    go.set()
-    pieces = client.pieces(headers)
-    assert await anext(pieces) == b"some of it"
-    tcp.close()
+    async with await asyncio.start_server(worker._connected, "127.0.0.1", 0) as tcp:
+        port = tcp.sockets[0].getsockname()[1]
+        house.dispatcher.endpoints = [Endpoint(host="127.0.0.1", port=port)]
+        client = await house.client()
+        await client.begin("POST", "/v1/completions", b'{"model":"tiny"}')
+        _, headers = await client.head()
+        pieces = client.pieces(headers)
+        assert await anext(pieces) == b"some of it"
+        go.set()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            async for _ in pieces:
+                pass
 
 
 async def test_interim_answers_are_skipped(house: House) -> None:
@@ -306,22 +313,51 @@ async def test_answer_before_the_request_was_read(house: House) -> None:
 
 
 async def test_talk_out_of_turn_closes_the_connection(house: House) -> None:
-    spoke = asyncio.Event()
+    go, closed = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(http(b"{}"))
+        await go.wait()
         await peer.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
         await peer.gone()
-        spoke.set()
+        closed.set()
 
     worker = await house.worker(script)
-    got = await house.chat()
-    assert got.status in (200, 502)
+    assert (await house.chat()).status == 200
+    go.set()
     async with asyncio.timeout(PATIENCE_S):
-        await spoke.wait()
+        await closed.wait()
     worker.script = mirror
     assert (await house.chat()).status == 200
+
+
+async def test_break_within_an_answer_is_not_taken_for_a_stale_connection(house: House) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(http(b"{}"))
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 O")
+
+    worker = await house.worker(script)
+    assert (await house.chat()).status == 200
+    assert (await house.chat()).status == 502
+    assert worker.num_connections == 1
+
+
+async def test_connection_the_worker_will_close_is_closed_here(house: House) -> None:
+    closed = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(http(b"{}", extra="connection: close\r\n"))
+        await peer.gone()
+        closed.set()
+
+    await house.worker(script)
+    assert (await house.chat()).status == 200
+    async with asyncio.timeout(PATIENCE_S):
+        await closed.wait()
 
 
 # ---------------------------------------------------------------- clients that leave
@@ -437,12 +473,14 @@ async def test_answers_of_other_kinds_after_a_heartbeat(
     house = bare_house
     await house.open(keepalive_after_s=0.01)
     house.dispatcher.gate.clear()
+    house.dispatcher.is_lost = True  # but it has answered: nothing is tried again
     await house.worker(answering(answer))
     client = await house.client()
     await client.begin("POST", "/v1/chat/completions", STREAM)
     _, headers = await client.head()
     house.dispatcher.gate.set()
     assert expected in b"".join([piece async for piece in client.pieces(headers)])
+    assert house.dispatcher.arrivals == [None]
 
 
 async def test_worker_that_dies_after_a_heartbeat_is_still_replaced(bare_house: House) -> None:
@@ -465,3 +503,64 @@ async def test_worker_that_dies_after_a_heartbeat_is_still_replaced(bare_house: 
     assert b"data: 1\n\n" in body
     assert b"error" not in body
     assert house.dispatcher.arrivals == [None, 7.0]
+
+
+async def a_beat_later(house: House) -> None:
+    """Return once a heartbeat that began now has beaten: earlier ones would have, too."""
+    house.dispatcher.gate.clear()
+    other = await house.client()
+    await other.begin("POST", "/v1/chat/completions", STREAM)
+    await other.head()
+    other.leave()
+    await house.dispatcher.until(waiting=0)
+    house.dispatcher.gate.set()
+
+
+async def test_no_heartbeat_comes_after_a_refusal(bare_house: House) -> None:
+    house = bare_house
+    await house.open(keepalive_after_s=0.02)
+    house.dispatcher.refusal = Unavailable("queue_full", "full", retry_after_s=1)
+    client = await house.client()
+    assert (await client.ask("POST", "/v1/chat/completions", STREAM)).status == 429
+    await a_beat_later(house)
+    got = await client.ask("GET", "/health")
+    assert got.json == {"status": "ok"}
+
+
+async def test_no_heartbeat_comes_between_events(bare_house: House) -> None:
+    house = bare_house
+    await house.open(keepalive_after_s=0.02)
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(EVENTS_HEAD, chunk(b"data: 1\n\n"))
+        await go.wait()
+        await peer.send(chunk(b"data: 2\n\n"), LAST_CHUNK)
+        await peer.gone()
+
+    await house.worker(script)
+    client = await house.client()
+    await client.begin("POST", "/v1/chat/completions", STREAM)
+    _, headers = await client.head()
+    pieces = client.pieces(headers)
+    first = await anext(pieces)
+    await a_beat_later(house)
+    go.set()
+    events = (first + b"".join([piece async for piece in pieces])).split(b"\n\n")
+    assert events[-3:] == [b"data: 1", b"data: 2", b""]
+
+
+async def test_streams_of_sound_get_no_comments(bare_house: House) -> None:
+    house = bare_house
+    await house.open(keepalive_after_s=0.02)
+    house.dispatcher.gate.clear()
+    await house.worker(answering(http(b"RIFF", content_type="audio/wav")))
+    client = await house.client()
+    await client.begin("POST", "/v1/audio/speech", STREAM)
+    await house.dispatcher.until(waiting=1)
+    other = await house.client()
+    await other.begin("POST", "/v1/chat/completions", STREAM)
+    await other.head()
+    house.dispatcher.gate.set()
+    assert (await client.answer()).body == b"RIFF"
