@@ -116,11 +116,9 @@ class Connection(asyncio.Protocol):
         try:
             return await head
         except BaseException:
-            if (
-                self._head is head
-            ):  # else the answer is complete and the connection another's by now
+            if self._head is head:
                 self.abort()
-            raise
+            raise  # else the answer is complete, and the connection may be another's by now
 
     @staticmethod
     def _send(transport: asyncio.Transport, request: bytes, body: bytes) -> None:

@@ -14,7 +14,7 @@ import aiohttp.http_parser
 import pytest
 
 from swapper.front import upstream as module
-from swapper.front.connection import NeverConnected
+from swapper.front.connection import Connection, NeverConnected
 from swapper.front.response import Response
 from swapper.front.upstream import Upstream, host_header, serialise
 from swapper.runtime.endpoint import Endpoint
@@ -168,6 +168,46 @@ async def test_cancelled_request_does_not_spoil_the_pool(upstream: Upstream, fol
         response = await upstream.open(worker.endpoint, "GET", "/kept", [], b"")
         assert b"/kept" in await whole(response)
     await worker.stop()
+
+
+class StubTransport(asyncio.Transport):
+    """Takes everything, sends nothing."""
+
+    is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_cancelling_does_not_break_the_next_request_on_the_connection(
+    upstream: Upstream,
+) -> None:
+    """The answer comes, the connection goes to the next request, then the first one is cancelled:
+    all within one step of the loop."""
+    transport = StubTransport()
+    connection = Connection(asyncio.get_running_loop(), upstream, ("x", None, 0, False))
+    connection.connection_made(transport)
+    first = connection.exchange(b"", b"", has_body=True)
+    first.send(None)
+    connection.data_received(http(b"first"))
+    second = connection.exchange(b"", b"", has_body=True)
+    second.send(None)
+    with pytest.raises(asyncio.CancelledError):
+        first.throw(asyncio.CancelledError())
+    assert not transport.is_aborted
+    connection.data_received(http(b"second"))
+    with pytest.raises(StopIteration) as stop:
+        second.send(None)
+    assert stop.value.value.take() == b"second"
 
 
 async def test_nobody_there(upstream: Upstream, folder: str) -> None:
