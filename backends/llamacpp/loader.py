@@ -20,6 +20,8 @@ POOLING_NONE, POOLING_LAST, POOLING_RANK = 0, 3, 4
 GPU_KINDS = (1, 2)  # ggml_backend_dev_type: discrete, integrated
 MIN_OUTPUTS = 16  # rows of logits a step may have, where fewer run: prompts are scored by so many
 
+MAX_LOGITS_BYTES = 512 << 20
+LAST_BATCH = 128  # tokens a run, where a sequence pooled at its last token may come in several
 MIN_KEPT = 2048
 
 # What llama.cpp logs when a load fails -> the contract's kind, and a sentence. First match wins.
@@ -135,13 +137,21 @@ def generation_params(loaded: Loaded) -> Any:
 
 
 def embedding_params(loaded: Loaded, pooling: int) -> Any:
-    """Context parameters for embeddings: a whole sequence in one micro-batch where it has to be."""
+    """Context parameters for embeddings: a whole sequence in one micro-batch where it has to be.
+
+    A causal model's head is computed for every token of such a batch, wanted or not, and its logits kept
+    twice, so the batch is no larger than `MAX_LOGITS_BYTES` allow.
+    """
     options = loaded.options
     params = _common_params(options)
-    is_whole = not loaded.is_causal or pooling != POOLING_LAST
+    batch = loaded.context
+    if loaded.is_causal:
+        num_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(loaded.pointer))
+        rows = max(512, MAX_LOGITS_BYTES // (4 * num_vocab))
+        batch = min(batch, LAST_BATCH if pooling == POOLING_LAST else rows)
     params.n_ctx = loaded.context
-    params.n_batch = params.n_ubatch = loaded.context if is_whole else min(512, loaded.context)
-    params.n_seq_max = 1 if loaded.is_causal else options.parallel
+    params.n_batch = params.n_ubatch = max(batch, options.parallel)
+    params.n_seq_max = options.parallel
     params.embeddings = True
     params.pooling_type = pooling
     params.kv_unified = True

@@ -137,7 +137,11 @@ def _embedder(loaded: Loaded, vocabulary: Vocabulary) -> Embedder | None:
         pooling = POOLINGS["mean"]
     params = loader.embedding_params(loaded, pooling)
     pointer = loader.open_context(loaded, params)
-    length = L.llama_model_n_embd_out(loaded.pointer)
+    in_parts = loaded.is_causal and pooling == POOLINGS["last"]
     return Embedder(
-        pointer, length, vocabulary.size, slots=params.n_seq_max, max_input=loaded.context
+        pointer,
+        L.llama_model_n_embd_out(loaded.pointer),
+        vocabulary.size,
+        slots=params.n_seq_max,
+        max_input=loaded.context if in_parts else min(loaded.context, params.n_batch),
     )

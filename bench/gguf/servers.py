@@ -91,6 +91,20 @@ def python_server(room: Room) -> Iterator[Server]:
 
 
 @contextmanager
+def neighbour(is_wanted: bool) -> Iterator[None]:
+    """Another program that keeps one core busy all the time."""
+    if not is_wanted:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def _running(command: Sequence[str], port: int, health: str = "/health") -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(

@@ -29,7 +29,7 @@ import aiohttp
 
 from bench.gguf import machine
 from bench.gguf.model import make
-from bench.gguf.servers import Room, Server, llama_server, python_server, worker
+from bench.gguf.servers import Room, Server, llama_server, neighbour, python_server, worker
 
 CONTEXT = 8192
 EOS_BIAS = -100
@@ -201,6 +201,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--python-server", action="store_true", help="llama-cpp-python's server as well"
     )
+    parser.add_argument("--neighbour", action="store_true", help="keep one core busy meanwhile")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", action="append", help="a case's name; may be repeated")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -228,8 +229,14 @@ def main() -> None:
                 )
         if given.python_server:
             servers.append(stack.enter_context(python_server(room)))
+        stack.enter_context(neighbour(given.neighbour))
         results = asyncio.run(run(servers, cases, given.rounds))
-    settings = {"rounds": given.rounds, "threads": room.threads, "parallel": room.parallel}
+    settings = {
+        "neighbour": given.neighbour,
+        "rounds": given.rounds,
+        "threads": room.threads,
+        "parallel": room.parallel,
+    }
     result = {
         "about": about | settings | {"model": model.name, "model_bytes": model.stat().st_size},
         "cases": {case.name: asdict(case) for case in cases},

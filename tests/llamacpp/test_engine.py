@@ -358,7 +358,7 @@ async def test_embeddings_beside_answers(open_engine, client_of, tiny, pooling) 
     async with open_engine(tiny, pooling=pooling, context=512) as engine:
         client = client_of(engine)
         assert "embeddings" in engine.info.capabilities
-        inputs = [client.encode(text) for text in (TEXT, "hello", TEXT * 3)]
+        inputs = [client.encode(text) for text in (TEXT, "hello", TEXT * 3, TEXT * 5)]
         running = asyncio.create_task(client.ask(TEXT, 40))
         together = await engine.embed(inputs)
         one_by_one = [(await engine.embed([tokens]))[0] for tokens in inputs]
@@ -366,7 +366,7 @@ async def test_embeddings_beside_answers(open_engine, client_of, tiny, pooling) 
         for left, right in zip(together, one_by_one, strict=True):
             assert len(left) == engine.info.embedding_length == 64
             assert math.fsum(x * x for x in left) == pytest.approx(1, abs=1e-5)
-            assert left == pytest.approx(right, abs=1e-4)
+            assert left == pytest.approx(right, abs=1e-3)
 
 
 async def test_an_embedding_model(open_engine, client_of, tiny_embedder) -> None:
