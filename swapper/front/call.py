@@ -10,6 +10,7 @@ from aiohttp import web
 
 from swapper.front.answer import CLIENT_LEFT, Answer
 from swapper.front.headers import Header
+from swapper.front.keys import Key
 from swapper.runtime.dispatcher import Lease
 
 
@@ -19,7 +20,7 @@ class Call:
 
     request: web.BaseRequest
     request_id: str
-    key_id: str | None  # who asks, where keys are configured
+    key: Key | None  # what it came with, where keys are configured
     route: str  # for logs and metrics
     target: str  # path and query, as the worker gets them
     is_inference: bool = True  # the body is JSON that names the model
@@ -33,6 +34,11 @@ class Call:
     first_byte: float | None = None
     error: str | None = None
 
+    @property
+    def key_name(self) -> str:
+        """Who asks; empty on an open server."""
+        return self.key.name if self.key is not None else ""
+
     def tell(self, log: structlog.typing.FilteringBoundLogger) -> None:
         """The one line of this request."""
         lease, now = self.lease, time.perf_counter()
@@ -43,7 +49,7 @@ class Call:
             route=self.route,
             status=self.status,
             worker=lease and lease.worker_id,
-            key=self.key_id,
+            key=self.key_name or None,
             queue_ms=lease and _ms(lease.queue_s),
             load_ms=lease and _ms(lease.load_s),
             first_byte_ms=self.first_byte and _ms(self.first_byte - self.started),

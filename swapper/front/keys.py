@@ -21,6 +21,9 @@ class Key(Protocol):
     @property
     def key(self) -> str: ...
 
+    @property
+    def priority(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -28,28 +31,29 @@ class ApiKey:
 
     name: str
     key: str = field(repr=False)
+    priority: int = 0
 
 
 class Keys:
     """All keys. None configured: everybody may come in, and nobody has a name."""
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        self._keys = [(key.name, key.key.encode()) for key in keys]
+        self._keys = [(key, key.key.encode()) for key in keys]
 
-    def holder(self, request: web.BaseRequest) -> str | None:
-        """Who sent the request; None on an open server. Raises Unauthorized."""
+    def check(self, request: web.BaseRequest) -> Key | None:
+        """The key the request came with; None on an open server. Raises Unauthorized."""
         if not self._keys:
             return None
         given = presented(request).encode("utf-8", "surrogateescape")
-        name = None
-        for holder, key in self._keys:  # all of them, so that the time says nothing
-            if hmac.compare_digest(key, given):
-                name = holder
-        if name is None:
+        found = None
+        for key, secret in self._keys:  # all of them, so that the time says nothing
+            if hmac.compare_digest(secret, given):
+                found = key
+        if found is None:
             raise Unauthorized(
                 "a valid API key is needed, as `Authorization: Bearer KEY` or `x-api-key: KEY`"
             )
-        return name
+        return found
 
 
 def presented(request: web.BaseRequest) -> str:

@@ -143,7 +143,10 @@ class Proxy:
         self, call: Call, model: str, arrived_at: float | None, heartbeat: Heartbeat | None
     ) -> web.StreamResponse | None:
         """One try; None when the worker died before anything of an answer was sent."""
-        async with self._dispatcher.lease(model, arrived_at=arrived_at) as lease:
+        priority = call.key.priority if call.key is not None else 0
+        async with self._dispatcher.lease(
+            model, arrived_at=arrived_at, priority=priority, key=call.key_name
+        ) as lease:
             call.lease = lease
             self._metrics.saw_worker(model, lease.worker_id)
             try:
@@ -173,8 +176,8 @@ class Proxy:
             request.raw_headers, request.headers.get("connection", ""), endpoint.headers
         )
         headers.append((b"x-request-id", call.request_id.encode()))
-        if call.key_id is not None:
-            headers.append((b"x-swapper-key-id", call.key_id.encode()))
+        if call.key is not None:
+            headers.append((b"x-swapper-key-id", call.key_name.encode()))
         body = call.body
         if endpoint.upstream_model is not None and call.is_inference:
             body = renamed(body, endpoint.upstream_model)

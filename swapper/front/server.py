@@ -119,6 +119,10 @@ class Front:
             await site.start()
         return [site.name for site in sites]
 
+    def set_keys(self, api_keys: Sequence[Key]) -> None:
+        """Other keys from the next request on; what is being answered goes on."""
+        self._keys = Keys(api_keys)
+
     def begin_shutdown(self) -> None:
         """From now on requests for models get 503; answers that have begun go on."""
         self._proxy.is_shutting_down = True
@@ -174,21 +178,21 @@ class Front:
         if not target.startswith("/"):  # absolute form, as proxies are asked
             target = str(request.rel_url)
         path, _, _ = target.partition("?")
-        holder = None if path in OPEN_PATHS else self._keys.holder(request)
+        key = None if path in OPEN_PATHS else self._keys.check(request)
         if request.method == "POST" and path.startswith("/v1/") and not path.startswith(LIST):
-            return await self._proxy.infer(_call(request, holder, path, target))
+            return await self._proxy.infer(_call(request, key, path, target))
         handler = self._get.get(path)
         if handler is not None:
             _only(request, "GET", "HEAD")
             return await handler(request)
-        return await self._with_name(request, holder, path, target)
+        return await self._with_name(request, key, path, target)
 
     async def _with_name(
-        self, request: web.BaseRequest, holder: str | None, path: str, target: str
+        self, request: web.BaseRequest, key: Key | None, path: str, target: str
     ) -> web.StreamResponse:
         """Paths that carry a model's name; it may hold slashes."""
         if path.startswith(UPSTREAM):
-            return await self._to_upstream(request, holder, target)
+            return await self._to_upstream(request, key, target)
         if path.startswith(MODELS):
             _only(request, "GET", "HEAD")
             return await self._admin.model(request, unquote(path[len(MODELS) :]))
@@ -202,7 +206,7 @@ class Front:
         raise NotFound(f"there is no {path[:200]}; GET / says what there is")
 
     async def _to_upstream(
-        self, request: web.BaseRequest, holder: str | None, target: str
+        self, request: web.BaseRequest, key: Key | None, target: str
     ) -> web.StreamResponse:
         model, rest = self._split(target[len(UPSTREAM) :])
         if not rest.startswith("/"):
@@ -210,7 +214,7 @@ class Front:
                 path, mark, query = target.partition("?")
                 return web.Response(status=307, headers={"location": f"{path}/{mark}{query}"})
             rest = "/" + rest
-        call = _call(request, holder, UPSTREAM, rest)
+        call = _call(request, key, UPSTREAM, rest)
         call.is_inference = False
         return await self._proxy.pass_through(call, model)
 
@@ -227,10 +231,10 @@ class Front:
         raise UnknownModel(unquote(parts[0])[:200])
 
 
-def _call(request: web.BaseRequest, holder: str | None, path: str, target: str) -> Call:
+def _call(request: web.BaseRequest, key: Key | None, path: str, target: str) -> Call:
     given = request.headers.get("x-request-id")
     route = path if path in NAMED_ROUTES or path == UPSTREAM else OTHER_ROUTES
-    return Call(request, request_id(given), holder, route, target)
+    return Call(request, request_id(given), key, route, target)
 
 
 def _only(request: web.BaseRequest, *methods: str) -> None:

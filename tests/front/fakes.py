@@ -48,6 +48,7 @@ class FakeDispatcher:
         self.refusal: Unavailable | None = None
         self.is_lost = False
         self.arrivals: list[float | None] = []
+        self.keys: list[tuple[str, int]] = []
         self.waiting = 0
         self.held = 0
         self.changed = asyncio.Condition()
@@ -60,9 +61,10 @@ class FakeDispatcher:
 
     @contextlib.asynccontextmanager
     async def lease(
-        self, model: str, *, arrived_at: float | None = None
+        self, model: str, *, arrived_at: float | None = None, priority: int = 0, key: str = ""
     ) -> AsyncIterator[FakeLease]:
         self.arrivals.append(arrived_at)
+        self.keys.append((key, priority))
         await self._count(waiting=+1)
         try:
             await self.gate.wait()

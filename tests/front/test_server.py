@@ -202,7 +202,7 @@ async def test_head_to_upstream(house: House) -> None:
 
 # ---------------------------------------------------------------- keys
 
-KEYS = {"api_keys": [ApiKey("ann", "sesame"), ApiKey("bob", "s3cret")]}
+KEYS = {"api_keys": [ApiKey("ann", "sesame"), ApiKey("bob", "s3cret", priority=5)]}
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,19 @@ async def test_keys(bare_house: House, headers: dict[str, str], holder: str | No
     else:
         assert got.status == 200
         assert worker.seen[0].headers["x-swapper-key-id"] == holder
+        assert bare_house.dispatcher.keys == [(holder, 5 if holder == "bob" else 0)]
+
+
+async def test_keys_can_be_replaced(bare_house: House) -> None:
+    await bare_house.open(**KEYS)
+    await bare_house.worker()
+    assert bare_house.front is not None
+    bare_house.front.set_keys([ApiKey("cleo", "new")])
+    assert (await bare_house.post(CHAT, ASK, {"x-api-key": "sesame"})).status == 401
+    assert (await bare_house.post(CHAT, ASK, {"x-api-key": "new"})).status == 200
+    bare_house.front.set_keys([])
+    assert (await bare_house.post(CHAT, ASK)).status == 200
+    assert bare_house.dispatcher.keys[-1] == ("", 0)
 
 
 async def test_everything_but_health_asks_for_a_key(bare_house: House) -> None:
