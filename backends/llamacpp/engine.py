@@ -18,9 +18,9 @@ from functools import partial
 
 from backends.llamacpp.binding import L
 from backends.llamacpp.context import Context
+from backends.llamacpp.devices import DeviceMeter
 from backends.llamacpp.embedder import Embedder, EmbedJob, Vectors
 from backends.llamacpp.loader import Loaded
-from backends.llamacpp.memory import DeviceMeter
 from backends.llamacpp.metrics import render
 from backends.llamacpp.stepper import Answer, Outcome, Stepper
 from backends.llamacpp.vocabulary import Vocabulary

@@ -12,54 +12,18 @@ from typing import Any
 
 from backends.llamacpp import gguf_file
 from backends.llamacpp.binding import L, log
+from backends.llamacpp.devices import gpu_devices, pointers_to
+from backends.llamacpp.failures import classified
 from backends.llamacpp.options import Options
 from backends.llamacpp.vocabulary import metadata
 from backends.serving.engine import EngineError
 
 POOLING_NONE, POOLING_LAST, POOLING_RANK = 0, 3, 4
-GPU_KINDS = (1, 2)  # ggml_backend_dev_type: discrete, integrated
 MIN_OUTPUTS = 16  # rows of logits a step may have, where fewer run: prompts are scored by so many
 
 MAX_LOGITS_BYTES = 512 << 20
 LAST_BATCH = 128  # tokens a run, where a sequence pooled at its last token may come in several
 MIN_KEPT = 2048
-
-# What llama.cpp logs when a load fails -> the contract's kind, and a sentence. First match wins.
-FAILURES: tuple[tuple[str, str, str], ...] = (
-    (
-        r"unknown model architecture: '([^']*)'",
-        "unsupported",
-        "its architecture, {0}, is not supported",
-    ),
-    (
-        r"unknown pre-tokenizer type: '([^']*)'",
-        "unsupported",
-        "its tokenizer, {0}, is not supported",
-    ),
-    (r"unknown tokenizer: '([^']*)'", "unsupported", "its tokenizer, {0}, is not supported"),
-    (r"invalid ggml type|unknown type", "unsupported", "its quantisation is not supported"),
-    (r"out of memory|OutOfDeviceMemory", "out_of_memory", "there is not enough memory for it"),
-    (r"(failed|unable) to allocate", "out_of_memory", "there is not enough memory for it"),
-    (r"bad_alloc|cannot allocate", "out_of_memory", "there is not enough memory for it"),
-    (r"mlock", "out_of_memory", "it cannot be locked into memory"),
-    (r"missing tensor '([^']*)'", "bad_file", "the tensor {0} is missing"),
-    (r"tensor '([^']*)' not found", "bad_file", "the tensor {0} is missing"),
-    (r"tensor '([^']*)' has wrong shape", "bad_file", "the tensor {0} has the wrong shape"),
-    (r"wrong number of tensors", "bad_file", "it does not hold the tensors its architecture needs"),
-    (r"key not found in model: (\S+)", "bad_file", "its header lacks {0}"),
-    (
-        r"does not divide n_embd_head",
-        "bad_options",
-        "cache_type_k or cache_type_v does not suit it",
-    ),
-    (r"quantized V cache", "bad_options", "cache_type_v needs flash_attention"),
-    (
-        r"does not support different K",
-        "bad_options",
-        "cache_type_k and cache_type_v must be the same",
-    ),
-    (r"invalid split|illegal split", "bad_file", "its parts do not belong together"),
-)
 
 
 @dataclass(slots=True)
@@ -172,34 +136,6 @@ def is_offloading(options: Options) -> bool:
     return options.gpu_layers != 0 and bool(gpu_devices())
 
 
-def gpu_devices() -> dict[str, Any]:
-    """ggml's GPU devices by the contract's names: `CUDA0` is `cuda:0`."""
-    devices: dict[str, Any] = {}
-    library = L._lib
-    library.ggml_backend_dev_count.restype = ctypes.c_size_t
-    library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    library.ggml_backend_dev_get.restype = ctypes.c_void_p
-    library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    library.ggml_backend_dev_name.argtypes = [ctypes.c_void_p]
-    library.ggml_backend_dev_name.restype = ctypes.c_char_p
-    for index in range(library.ggml_backend_dev_count()):
-        device = library.ggml_backend_dev_get(index)
-        if library.ggml_backend_dev_type(device) in GPU_KINDS:
-            name = library.ggml_backend_dev_name(device).decode().lower()
-            devices[re.sub(r"(\D)(\d+)$", r"\1:\2", name)] = device
-    return devices
-
-
-def free_bytes(device: Any) -> int:
-    """Memory that `device` says is free."""
-    library = L._lib
-    size_p = ctypes.POINTER(ctypes.c_size_t)
-    library.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, size_p, size_p]
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-    return free.value
-
-
 def has_broken_amx(system_info: str, cpu_info: str) -> bool:
     """Whether llama.cpp would use AMX kernels on this CPU.
 
@@ -230,34 +166,6 @@ def cpu_flags() -> str:
         return ""
 
 
-def classified(options: Options, lines: list[str]) -> EngineError:
-    """Why llama.cpp refused, from what it logged and from the file itself."""
-    name = os.path.basename(options.path)
-    text = "".join(lines)
-    if re.search(
-        r"not within the file bounds|failed to read|read error|unexpectedly reached", text
-    ):
-        truncation = gguf_file.truncation(options.path)
-        if truncation:
-            return EngineError("bad_file", truncation)
-    for pattern, kind, sentence in FAILURES:
-        match = re.search(pattern, text, re.IGNORECASE)
-        if match:
-            return EngineError(kind, f"{name} cannot be loaded: {sentence.format(*match.groups())}")
-    truncation = gguf_file.truncation(options.path)
-    if truncation:
-        return EngineError("bad_file", truncation)
-    return EngineError("bad_file", f"{name} cannot be loaded: {_last_complaint(lines)}")
-
-
-def _last_complaint(lines: list[str]) -> str:
-    for line in reversed(lines):
-        match = re.search(r"error[^:]*: (.+)", line)
-        if match:
-            return match[1].strip()[:200]
-    return "llama.cpp gives no reason"
-
-
 def _pooling(model: Any) -> int:
     architecture = metadata(model, "general.architecture")
     return int(metadata(model, f"{architecture}.pooling_type") or POOLING_NONE)
@@ -279,7 +187,7 @@ def _model_params(options: Options, progress: Callable[[float], None]) -> tuple[
     params.load_mode = (2 if options.mlock else 0) + (1 if options.mmap else 0)
     params.use_extra_bufts = uses_extra_buffers(options.repack)
     if options.devices:
-        array = _device_array(options.devices)
+        array = pointers_to(options.devices)
         params.devices = ctypes.addressof(array)
         keep.append(array)
     if options.tensor_split:
@@ -287,18 +195,6 @@ def _model_params(options: Options, progress: Callable[[float], None]) -> tuple[
         params.tensor_split = ctypes.cast(split, ctypes.POINTER(ctypes.c_float))
         keep.append(split)
     return params, keep
-
-
-def _device_array(names: tuple[str, ...]) -> Any:
-    known = gpu_devices()
-    wanted = [name for name in names if name != "cpu"]
-    for name in wanted:
-        if name not in known:
-            have = ", ".join(known) or "no GPU"
-            raise EngineError(
-                "bad_options", f"devices: {name!r} is not there; llama.cpp sees {have}"
-            )
-    return (ctypes.c_void_p * (len(wanted) + 1))(*(known[name] for name in wanted), None)
 
 
 def _common_params(options: Options) -> Any:

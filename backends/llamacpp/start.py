@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from backends.llamacpp import loader, options
 from backends.llamacpp.binding import L
+from backends.llamacpp.devices import DeviceMeter
 from backends.llamacpp.loader import POOLING_NONE, POOLING_RANK, Loaded
-from backends.llamacpp.memory import DeviceMeter
 from backends.llamacpp.options import POOLINGS
 from backends.llamacpp.vocabulary import Vocabulary
 from backends.serving.engine import EngineError, ModelInfo

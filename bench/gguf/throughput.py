@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
 import random
@@ -60,7 +59,7 @@ SLOW_ROUNDS = 3
 class Prompts:
     """Texts of an exact number of tokens, never the same twice."""
 
-    def __init__(self, server: Server, session: aiohttp.ClientSession, seed: int) -> None:
+    def __init__(self, server: Server, session: aiohttp.ClientSession, seed: str) -> None:
         self._server = server
         self._session = session
         self._random = random.Random(seed)
@@ -123,7 +122,7 @@ async def run_case(
     """Rates by server, round by round; the order turns from round to round."""
     rates: dict[str, list[float]] = {server.name: [] for server in servers}
     for number in range(rounds):
-        prompts = Prompts(servers[0], session, seed=hash((case.name, number)))
+        prompts = Prompts(servers[0], session, seed=f"{case.name}, {number}")
         turn = number % len(servers)
         for server in (*servers[turn:], *servers[:turn]):
             if not server.can_ignore_eos and not _takes_part(case, number):
@@ -173,18 +172,22 @@ def table(results: dict[str, dict[str, object]]) -> Iterator[str]:
         yield f"| {name} | {rates} | {ratios} |"
 
 
+async def warm_up(session: aiohttp.ClientSession, ours: Server, server: Server) -> None:
+    """A server's first answers are slower than all others."""
+    case, prompts = Case("warm-up", 2, answer=8), Prompts(ours, session, server.name)
+    tokens = await prompts.of(case)
+    texts = [await prompts.text(ids) for ids in tokens]
+    await measure(session, server, tokens if server.can_ignore_eos else texts, case)
+
+
 async def run(
     servers: Sequence[Server], cases: Sequence[Case], rounds: int
 ) -> dict[str, dict[str, object]]:
     """All cases, after one warm-up of every server."""
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        for server, seed in zip(servers, itertools.count()):
-            tokens = await Prompts(servers[0], session, seed).of(Case("warm-up", 2, answer=8))
-            texts = [await Prompts(servers[0], session, 0).text(t) for t in tokens]
-            await measure(
-                session, server, tokens if server.can_ignore_eos else texts, Case("", 2, answer=8)
-            )
+        for server in servers:
+            await warm_up(session, servers[0], server)
         return {
             case.name: summary(await run_case(session, servers, case, rounds)) for case in cases
         }
