@@ -21,6 +21,7 @@ from swapper.front.admin import Admin
 from swapper.front.answer import nothing_for
 from swapper.front.call import Call
 from swapper.front.headers import request_id
+from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
 from swapper.front.metrics import Metrics
 from swapper.front.openai import error_response
@@ -111,6 +112,7 @@ class Front:
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
+            logger=HttpLog(),
         )
         self._runner = web.ServerRunner(self._server)
         await self._runner.setup()

@@ -6,6 +6,7 @@ import gzip
 import json
 
 import pytest
+import structlog.testing
 
 from tests.front.conftest import House
 
@@ -130,8 +131,10 @@ async def test_broken_chunks_are_400(house: House) -> None:
 )
 async def test_bad_http_is_refused_without_a_trace(house: House, request_bytes: bytes) -> None:
     client = await house.client()
-    await client.send(request_bytes)
-    status, _ = await client.head()
+    with structlog.testing.capture_logs() as lines:
+        await client.send(request_bytes)
+        status, _ = await client.head()
     assert status == 400
+    assert {line["event"] for line in lines} <= {"not an HTTP request"}
     assert "Traceback" not in (await client.reader.read()).decode()
     assert (await house.ask("GET", "/health")).status == 200

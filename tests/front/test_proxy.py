@@ -7,6 +7,7 @@ import gzip
 import json
 
 import pytest
+import structlog.testing
 
 from swapper.runtime.endpoint import Endpoint
 from tests.front.conftest import House
@@ -263,3 +264,16 @@ async def test_slow_client_holds_the_worker_back(house: House) -> None:
     async for piece in client.pieces(headers):
         total += len(piece)
     assert total == 2_000 * len(line)
+
+
+async def test_one_line_a_request_without_its_words(house: House) -> None:
+    await house.worker()
+    with structlog.testing.capture_logs() as lines:
+        await house.chat(b'{"model":"gpt-4o-mini","messages":[{"content":"my secret"}]}')
+    (line,) = lines
+    assert line["event"] == "request"
+    assert line["log_level"] == "info"
+    assert (line["model"], line["status"], line["worker"]) == ("tiny", 200, "tiny#1")
+    assert (line["queue_ms"], line["load_ms"]) == (250.0, 125.0)
+    assert line["bytes_in"] == 60
+    assert "secret" not in repr(line)
