@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import structlog
@@ -21,6 +21,7 @@ from swapper.config import Config, plan_registry
 from swapper.core.scheduler import Scheduler
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
+from swapper.reload import Reloader
 from swapper.runtime.devices import Devices, cpu_count, survey
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.history import History
@@ -36,14 +37,18 @@ STOP_MARGIN_S = 15.0  # for workers to end after that
 EXIT_CANNOT_LISTEN = 1  # another one may be about to end: starting again may help
 
 
-def serve(config: Config) -> int:
-    """Serve until TERM or INT; returns the exit status. Blocks."""
+def serve(config: Config, read: Callable[[], Config], watched: Path | None = None) -> int:
+    """Serve until TERM or INT; returns the exit status. Blocks.
+
+    `read` gives the configuration anew when a reload is asked for, by HUP, over HTTP, or because the
+    file `watched` has changed.
+    """
     set_up_logs()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(config))
+        return runner.run(_run(config, read, watched))
 
 
-async def _run(config: Config) -> int:
+async def _run(config: Config, read: Callable[[], Config], watched: Path | None) -> int:
     service = ServiceManager()
     logs = LogRing()
     async with _history() as history, _placement() as placement:
@@ -54,14 +59,20 @@ async def _run(config: Config) -> int:
         scheduler = Scheduler(planned.registry, learned)
         dispatcher = Dispatcher(scheduler, placement, config.launches, history, logs, loop.time)
         front = Front(dispatcher, api_keys=config.api_keys)
+        reloader = Reloader(config, read, dispatcher, front, service)
+        front.set_reload(reloader.reload)
         monitor = Monitor(dispatcher, Devices(dispatcher.pids))
-        watching = asyncio.create_task(monitor.run())
+        tasks = [asyncio.create_task(monitor.run())]
+        if watched is not None:
+            tasks.append(asyncio.create_task(reloader.watch(watched)))
+        loop.add_signal_handler(signal.SIGHUP, reloader.on_signal)
         try:
             for note in (*config.problems, *config.warnings, *planned.notes):
                 log.warning(str(note))
             return await _serve_until_told(config, dispatcher, front, service)
         finally:
-            watching.cancel()
+            for task in tasks:
+                task.cancel()
 
 
 async def _serve_until_told(
@@ -74,7 +85,7 @@ async def _serve_until_told(
         _say_cannot_listen(config, error)
         return EXIT_CANNOT_LISTEN
     _greet(config, addresses)
-    dispatcher.preload()
+    dispatcher.preload(dispatcher.registry.models)
     service.tell("READY=1", f"STATUS=serving {len(config.models)} models on {', '.join(addresses)}")
     await told_to_end.wait()
     service.tell("STOPPING=1", "STATUS=finishing answers")

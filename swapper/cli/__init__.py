@@ -44,7 +44,8 @@ def main() -> None:
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="Configuration file.")
 @click.option("-l", "--listen", metavar="HOST:PORT", help="Listen here, whatever the file says.")
-def serve(source: Path | None, config: Path | None, listen: str | None) -> None:
+@click.option("-w", "--watch", is_flag=True, help="Reload when the configuration file changes.")
+def serve(source: Path | None, config: Path | None, listen: str | None, watch: bool) -> None:
     """Serve the models of a configuration, or of a folder.
 
     A FOLDER serves every GGUF in it. With neither, the demo models that come with swapper are served.
@@ -53,7 +54,7 @@ def serve(source: Path | None, config: Path | None, listen: str | None) -> None:
         raise click.UsageError("name a FOLDER or a --config file, not both")
     from swapper.cli.serve import run_server
 
-    sys.exit(run_server(config or source, listen))
+    sys.exit(run_server(config or source, listen, watch))
 
 
 @main.command()
@@ -127,6 +128,28 @@ def logs(model: str | None, follow: bool) -> None:
     query = urlencode({"model": model} if model else {}) + ("&follow=1" if follow else "")
     for line in Client.from_environment().lines("GET", f"/logs?{query}"):
         click.echo(line)
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+def why(model: str | None, as_json: bool) -> None:
+    """Tell why MODEL was loaded, moved out or refused: the decision log."""
+    from urllib.parse import urlencode
+
+    from swapper.cli.tables import print_decisions, print_json
+
+    query = urlencode({"model": model} if model else {})
+    decisions = Client.from_environment().get(f"/swapper/v1/decisions?{query}")
+    (print_json if as_json else print_decisions)(decisions)
+
+
+@main.command()
+def reload() -> None:
+    """Read the server's configuration anew. Unchanged models go on, streams included."""
+    told = Client.from_environment().post("/swapper/v1/reload", {})
+    changes = [f"{what}: {', '.join(names)}" for what, names in told.items() if names]
+    click.echo("; ".join(changes) or "nothing has changed")
 
 
 @main.command()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from os import EX_CONFIG  # tells a service manager that starting again will not help
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from swapper.errors import ConfigError
 
+if TYPE_CHECKING:
+    from swapper.config import Config
 
-def run_server(source: Path | None, listen: str | None) -> int:
+
+def run_server(source: Path | None, listen: str | None, watch: bool) -> int:
     """Serve until told to end; the exit code. Without a source, the demo models."""
-    from swapper.config import Config, demo_config, load, parse_listen
-
+    if watch and (source is None or source.is_dir()):
+        raise click.UsageError("--watch needs a configuration file")
     try:
-        config: Config = demo_config() if source is None else load(source)
-        if listen is not None:
-            config = config.listening_on((parse_listen(listen),))
+        config = read_config(source, listen)
     except ValueError as error:
         raise click.UsageError(f"--listen: {error}") from None
     except ConfigError as error:
@@ -25,4 +27,12 @@ def run_server(source: Path | None, listen: str | None) -> int:
         return EX_CONFIG
     from swapper.app import serve
 
-    return serve(config)
+    return serve(config, lambda: read_config(source, listen), source if watch else None)
+
+
+def read_config(source: Path | None, listen: str | None) -> Config:
+    """The configuration as it is now; raises ConfigError, and ValueError for a bad `listen`."""
+    from swapper.config import demo_config, load, parse_listen
+
+    config = demo_config() if source is None else load(source)
+    return config if listen is None else config.listening_on((parse_listen(listen),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -45,6 +46,23 @@ def print_models(answer: Any) -> None:
         for model in answer["data"]
     )
     _print(("model", "aliases", "engine", "state", "context"), rows)
+
+
+def print_decisions(answer: Any) -> None:
+    """The decision log, oldest first, as one reads a story."""
+    rows = [
+        (
+            datetime.fromtimestamp(line["at"], UTC).astimezone().strftime("%m-%d %H:%M:%S"),
+            line["model"],
+            line["action"],
+            line["reason"],
+        )
+        for line in reversed(answer["decisions"])
+    ]
+    if not rows:
+        click.echo("nothing has been decided yet")
+        return
+    _print(("time", "model", "action", "why"), rows)
 
 
 def print_plan(config: Config, registry: Registry) -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
 from swapper.core.registry import ModelSpec
-from swapper.errors import Unavailable
+from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front import metrics as metrics_page
 from swapper.front.answer import Answer
 from swapper.front.metrics import Metrics
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
+from swapper.front.refusal import NotFound
 from swapper.runtime.dispatcher import Dispatcher, WorkerView
 from swapper.runtime.log_ring import LogLine
 
+Reload: TypeAlias = Callable[[], Awaitable[object]]
+
+MAX_DECISIONS: Final = 200
 HELLO: Final = """swapper: every model behind one endpoint
 
 GET  /v1/models               the models that can be asked for
@@ -40,6 +46,7 @@ class Admin:
         self._unload_timeout_s = unload_timeout_s
         self._created = int(time.time())
         self._followers: set[asyncio.Task[object]] = set()
+        self.reload_config: Reload | None = None
 
     async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text=HELLO)
@@ -54,6 +61,23 @@ class Admin:
         response = web.Response(text=text)
         response.headers["content-type"] = metrics_page.CONTENT_TYPE
         return response
+
+    async def reload(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Read the configuration anew; what is wrong with it is a 400, and nothing has changed."""
+        if self.reload_config is None:
+            raise NotFound("this server was started without a configuration to read anew")
+        try:
+            return json_response(await self.reload_config())
+        except ConfigError as error:
+            raise BadRequest(str(error)) from None
+
+    async def decisions(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The decision log, newest first: of one model, or of all."""
+        model = request.query.get("model")
+        if model is not None:
+            model = self._proxy.resolve(model)
+        found = self._dispatcher.decisions(model, MAX_DECISIONS)
+        return json_response({"decisions": [asdict(decision) for decision in found]})
 
     # ------------------------------------------------------------ models
 

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from swapper.errors import SwapperError, UnknownModel
 from swapper.front import body
-from swapper.front.admin import Admin
+from swapper.front.admin import Admin, Reload
 from swapper.front.answer import nothing_for
 from swapper.front.call import Call
 from swapper.front.headers import request_id
@@ -37,6 +37,7 @@ Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 LIST: Final = "/v1/models"
 MODELS: Final = "/v1/models/"
 ACTIONS: Final = "/swapper/v1/models/"
+RELOAD: Final = "/swapper/v1/reload"
 UPSTREAM: Final = "/upstream/"
 NAMED_ROUTES: Final = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank"}
@@ -98,6 +99,7 @@ class Front:
             "/running": self._admin.running,
             "/logs": self._admin.logs,
             "/v1/models": self._admin.models,
+            "/swapper/v1/decisions": self._admin.decisions,
         }
         self._runner: web.ServerRunner | None = None
         self._server: web.Server | None = None
@@ -124,6 +126,10 @@ class Front:
     def set_keys(self, api_keys: Sequence[Key]) -> None:
         """Other keys from the next request on; what is being answered goes on."""
         self._keys = Keys(api_keys)
+
+    def set_reload(self, reload: Reload) -> None:
+        """What `POST /swapper/v1/reload` does."""
+        self._admin.reload_config = reload
 
     def begin_shutdown(self) -> None:
         """From now on requests for models get 503; answers that have begun go on."""
@@ -203,6 +209,9 @@ class Front:
             _only(request, "POST")
             act = self._admin.load if action == "load" else self._admin.unload
             return await act(request, unquote(name))
+        if path == RELOAD:
+            _only(request, "POST")
+            return await self._admin.reload(request)
         if path in NAMED_ROUTES:
             _only(request, "POST")
         raise NotFound(f"there is no {path[:200]}; GET / says what there is")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from swapper.core.registry import Bytes, Registry, Settings
 from swapper.core.scheduler import Scheduler
 from swapper.errors import Unavailable
 from swapper.runtime.endpoint import Endpoint
+from swapper.runtime.history import Decision
 from swapper.runtime.log_ring import LogRing
 from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts, WorkerHandle
 from swapper.runtime.preflight import Preflight
@@ -42,6 +43,10 @@ class Memory(Protocol):
 
     def log_decision(self, model: str, action: str, reason: str) -> None:
         """Keep one line of the decision log."""
+        ...
+
+    def decisions(self, model: str | None = None, limit: int = 100) -> list[Decision]:
+        """The last lines of the decision log, newest first."""
         ...
 
 
@@ -238,6 +243,10 @@ class Dispatcher:
         """What the model's last ready worker said of itself; None if there was none."""
         return self._facts.get(model)
 
+    def decisions(self, model: str | None, limit: int) -> list[Decision]:
+        """What was decided about a model, or about all, and on what figures; newest first."""
+        return self._memory.decisions(model, limit)
+
     def snapshot(self) -> Snapshot:
         """The state as an operator sees it."""
         now = self.clock()
@@ -274,10 +283,10 @@ class Dispatcher:
         self._launches = launches
         self.post(ev.RegistryReplaced(registry, changed))
 
-    def preload(self) -> None:
-        """Load what the configuration wants loaded from the start."""
-        for model, spec in self.registry.models.items():
-            if spec.preload:
+    def preload(self, models: Iterable[str]) -> None:
+        """Load those of the models that the configuration wants loaded from the start."""
+        for model in models:
+            if self.registry.models[model].preload:
                 self.load(model)
 
     def begin_shutdown(self) -> None:

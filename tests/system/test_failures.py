@@ -52,12 +52,16 @@ models:
 
     def test_also_while_a_model_loads(self, serve):
         swapper = serve("models: {a: {engine: echo, options: {hang_load: true}}}")
-        thread = threading.Thread(target=lambda: pytest.raises(httpx.HTTPError, swapper.chat, "a"))
+        thread = threading.Thread(target=self.ask_in_vain, args=(swapper,))
         thread.start()
         family = eventually(lambda: swapper.descendants() or None)
         swapper.stop(signal.SIGKILL)
         eventually(lambda: all_gone(family), within_s=2.0)
         thread.join()
+
+    def ask_in_vain(self, swapper):
+        with pytest.raises(httpx.HTTPError):
+            swapper.chat("a")
 
 
 class TestAWorkerDies:
