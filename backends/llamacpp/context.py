@@ -58,8 +58,9 @@ class Batch:
 class Context:
     """Runs batches and moves KV cells between slots."""
 
-    def __init__(self, pointer: Any, num_vocab: int) -> None:
+    def __init__(self, pointer: Any, num_vocab: int, *, can_cut: bool = True) -> None:
         self.pointer = pointer
+        self._can_cut = can_cut
         self.batch = Batch(L.llama_n_batch(pointer))
         self._memory = L.llama_get_memory(pointer)
         self._num_vocab = num_vocab
@@ -95,7 +96,7 @@ class Context:
         """As the scheduler's KvMemory says."""
         quick.llama_memory_seq_cp(self._memory, source, target, 0, length)
         reached: int = quick.llama_memory_seq_pos_max(self._memory, target)
-        return reached == length - 1 and self._is_complete(target)
+        return reached == length - 1 and (not self._can_cut or self._is_complete(target))
 
     def remove(self, slot: int) -> None:
         """As the scheduler's KvMemory says."""

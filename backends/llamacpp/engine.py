@@ -183,9 +183,9 @@ class LlamaEngine:
 
     def _run(self) -> None:
         while not self._closing:
-            while self._inbox:
-                self._inbox.popleft()()
             try:
+                while self._inbox:
+                    self._inbox.popleft()()
                 if not self._step():
                     self._wake.wait()
                     self._wake.clear()

@@ -108,7 +108,8 @@ def _generator(loaded: Loaded, vocabulary: Vocabulary) -> tuple[Context, Stepper
     from backends.llamacpp.stepper import Stepper
 
     params = loader.generation_params(loaded)
-    context = Context(loader.open_context(loaded, params), vocabulary.size)
+    pointer = loader.open_context(loaded, params)
+    context = Context(pointer, vocabulary.size, can_cut=loaded.can_cut)
     largest = L.llama_n_batch(context.pointer)
     is_fixed = loaded.options.batch is not None or loader.is_offloading(loaded.options)
     pace = Pace(largest if is_fixed else max(64, 2 * loaded.options.parallel), largest)

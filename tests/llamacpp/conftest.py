@@ -30,6 +30,24 @@ def byte_symbols() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(stand_ins)) for byte in range(256)]
 
 
+def vocabulary() -> list[str]:
+    return [*byte_symbols(), *(merge.replace(" ", "") for merge in MERGES), *SPECIAL]
+
+
+def add_vocabulary(writer: gguf.GGUFWriter, tokens: list[str]) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    control = len(tokens) - len(SPECIAL)
+    kinds = [gguf.TokenType.NORMAL] * control + [gguf.TokenType.CONTROL] * len(SPECIAL)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(MERGES)
+    writer.add_bos_token_id(control)
+    writer.add_eos_token_id(control + 2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+
+
 def write_model(
     path: Path,
     *,
@@ -40,7 +58,7 @@ def write_model(
     layers: int = 2,
 ) -> Path:
     """A random causal model whose greedy answers do not repeat one token for ever."""
-    tokens = [*byte_symbols(), *(merge.replace(" ", "") for merge in MERGES), *SPECIAL]
+    tokens = vocabulary()
     width, heads, kv_heads, inner = 64, 4, 2, 128
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
@@ -55,17 +73,7 @@ def write_model(
     writer.add_vocab_size(len(tokens))
     if pooling is not None:
         writer.add_pooling_type(gguf.PoolingType(pooling))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    control = len(tokens) - len(SPECIAL)
-    kinds = [gguf.TokenType.NORMAL] * control + [gguf.TokenType.CONTROL] * len(SPECIAL)
-    writer.add_token_types(kinds)
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(control)
-    writer.add_eos_token_id(control + 2)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    add_vocabulary(writer, tokens)
     random = np.random.default_rng(seed)
 
     def add(name: str, *shape: int, scale: float = 0.3) -> None:
@@ -84,6 +92,47 @@ def write_model(
         add(f"blk.{layer}.ffn_gate.weight", inner, width)
         add(f"blk.{layer}.ffn_up.weight", inner, width)
         add(f"blk.{layer}.ffn_down.weight", width, inner)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_recurrent(path: Path, *, context: int = 2048) -> Path:
+    """A random Mamba: a state instead of a KV cache, which cannot be cut."""
+    tokens, random = vocabulary(), np.random.default_rng(5)
+    width, inner, state, rank, kernel = 32, 64, 8, 4, 4
+    writer = gguf.GGUFWriter(path, "mamba")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(0)
+    writer.add_head_count(0)
+    writer.add_block_count(2)
+    writer.add_ssm_conv_kernel(kernel)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
+    writer.add_layer_norm_rms_eps(1e-5)
+    add_vocabulary(writer, tokens)
+
+    def add(name: str, *shape: int) -> None:
+        writer.add_tensor(name, random.normal(0, 0.4, shape).astype(np.float32))
+
+    add("token_embd.weight", len(tokens), width)
+    writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
+    for layer in range(2):
+        writer.add_tensor(f"blk.{layer}.attn_norm.weight", np.ones(width, np.float32))
+        add(f"blk.{layer}.ssm_in.weight", 2 * inner, width)
+        add(f"blk.{layer}.ssm_conv1d.weight", inner, kernel)
+        add(f"blk.{layer}.ssm_conv1d.bias", inner)
+        add(f"blk.{layer}.ssm_x.weight", rank + 2 * state, inner)
+        add(f"blk.{layer}.ssm_dt.weight", inner, rank)
+        add(f"blk.{layer}.ssm_dt.bias", inner)
+        a = -np.tile(np.arange(1, state + 1, dtype=np.float32), (inner, 1))
+        writer.add_tensor(f"blk.{layer}.ssm_a", a)
+        add(f"blk.{layer}.ssm_d", inner)
+        add(f"blk.{layer}.ssm_out.weight", width, inner)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -178,6 +227,11 @@ def tiny_embedder(model_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder(model_folder: Path) -> Path:
     return write_encoder(model_folder / "encoder.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_recurrent(model_folder: Path) -> Path:
+    return write_recurrent(model_folder / "recurrent.gguf")
 
 
 OpenEngine = Callable[..., Any]

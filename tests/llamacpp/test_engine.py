@@ -90,6 +90,20 @@ async def test_preempted_sequences_answer_the_same(open_engine, client_of, tiny)
         assert metric(engine, "preemptions_total") > 0
 
 
+async def test_a_recurrent_model(open_engine, client_of, tiny_recurrent) -> None:
+    expected = await alone(open_engine, client_of, tiny_recurrent, PROMPTS)
+    async with open_engine(tiny_recurrent, parallel=4) as engine:
+        client = client_of(engine)
+        answers = await client.ask_all(PROMPTS, 24)
+        assert_same(answers, expected, 0.01)
+        assert_same(await client.ask_all(PROMPTS, 24), expected, 0.01)
+        said = client.encode(PROMPTS[-1]) + answers[-1]
+        follow_up = await client.progress([*said, 65, 66], 24)
+        assert follow_up[0].num_cached_tokens == len(said) - 1  # a kept state, to its very end
+        anew = await client.progress([*said, 65, 66], 24, scope="other")
+        assert [step.tokens[0].id for step in follow_up] == [step.tokens[0].id for step in anew]
+
+
 async def test_a_request_as_large_as_the_pool(open_engine, client_of, tiny) -> None:
     async with open_engine(tiny, parallel=4, context=512) as engine:
         client = client_of(engine)
