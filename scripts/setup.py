@@ -33,9 +33,10 @@ def main() -> int:
     """Returns the exit status; what went wrong has been said by then."""
     try:
         make_venv()
-        install(LLAMA, "--no-binary=llama-cpp-python", "--no-cache-dir", env=llama_build())
+        # A build that pip has cached may be one with AMX.
+        install("llama-cpp-python", "--no-cache-dir", LLAMA, env=llama_build())
         extras = ["llamacpp", "dev", *(["paged"] if has_paged() else [])]
-        install("--editable", f"{ROOT}[{','.join(extras)}]")
+        install("swapper and what its tests need", "--editable", f"{ROOT}[{','.join(extras)}]")
     except subprocess.CalledProcessError as error:
         print(f"\nsetup failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
         return 1
@@ -54,18 +55,23 @@ def make_venv() -> None:
         print("Python's venv module is not complete; on Debian and Ubuntu:", file=sys.stderr)
         print("  sudo apt install python3-venv", file=sys.stderr)
         raise
+    install("pip", "--upgrade", "pip")
 
 
-def install(*arguments: str, env: dict[str, str] | None = None) -> None:
-    """pip install; quiet but for what it takes its time over."""
-    say(f"installing {arguments[0] if arguments[0] != '--editable' else 'swapper and the rest'}")
+def install(what: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+    """pip install, quietly; `what` it is, for people."""
+    say(f"installing {what}")
     command = [str(PYTHON), "-m", "pip", "install", "--quiet", *arguments]
     subprocess.run(command, check=True, env={**os.environ, **(env or {})})
 
 
 def llama_build() -> dict[str, str]:
     """The environment in which llama.cpp is compiled."""
-    cmake = ["-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF", os.environ.get("CMAKE_ARGS", "")]
+    cmake = [
+        "-DLLAMA_BUILD_UI=OFF",
+        "-DLLAMA_USE_PREBUILT_UI=OFF",
+        os.environ.get("CMAKE_ARGS", ""),
+    ]
     env = {}
     if nvcc := find_nvcc():
         say(f"compiling llama.cpp for CUDA ({nvcc}); this takes a while")
