@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
+import msgspec
 import structlog
 
 
@@ -21,10 +23,21 @@ def set_up_logs(level: str = "info") -> None:
     else:
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         trace = structlog.processors.format_exc_info
-        last = [stamp, trace, structlog.processors.JSONRenderer()]
+        last = [stamp, trace, structlog.processors.JSONRenderer(_as_json)]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_factory(is_terminal),
         cache_logger_on_first_use=True,
     )
+
+
+def _factory(is_terminal: bool) -> Any:
+    """Bytes where they are JSON anyway: a line for every request is worth a few microseconds less."""
+    if is_terminal:
+        return structlog.PrintLoggerFactory(sys.stderr)
+    return structlog.BytesLoggerFactory(sys.stderr.buffer)
+
+
+def _as_json(event: Any, **_: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)

@@ -33,7 +33,7 @@ class Swapper:
     def wait_until_up(self) -> Swapper:
         """Until it says where it listens."""
         found = eventually(
-            lambda: re.search(r'"addresses": \["([^"]+)"', self.output()) or self.dead()
+            lambda: re.search(r'"addresses":\s*\["([^"]+)"', self.output()) or self.dead()
         )
         assert not isinstance(found, int), f"it ended with {found}: {self.output()}"
         self.url = found.group(1)
