@@ -70,8 +70,12 @@ class Answer(web.StreamResponse):
 
     def send(self, data: bytes) -> bool:
         """Send a piece of the body; True when the client cannot take more for now: see `drain`."""
-        self._transmit(self._frame(data))
-        return self._protocol.writing_paused
+        self.num_bytes += len(data)
+        protocol = self._protocol
+        transport = protocol.transport
+        if transport is not None:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        return protocol.writing_paused
 
     async def drain(self) -> None:
         await self._request.writer.drain()

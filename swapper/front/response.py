@@ -77,7 +77,7 @@ class Response:
         try:
             while True:
                 self._sink = sink
-                self._push()
+                self.arrived()  # what is here already
                 while not self._is_news():
                     await self._next_arrival()
                 if not self._is_full():
@@ -99,10 +99,16 @@ class Response:
 
     def arrived(self) -> None:
         """Bytes, the end, or a break came."""
-        if self._sink is not None:
-            self._push()
+        sink = self._sink
+        if sink is not None:
+            data = self._payload.read_nowait()
+            self._taken += len(data)
+            if data and sink(data):
+                self._sink = None
+            elif self.error is None and not self._payload.is_eof():
+                return  # the usual case in a stream: passed on, and nobody to wake
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and self._is_news():
+        if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def ended(self, error: WorkerLost | None = None) -> None:
@@ -120,12 +126,6 @@ class Response:
     def _is_news(self) -> bool:
         """Worth waking the reader: while relaying only a full sink, the end or a break are."""
         return self._is_full() or self.is_complete or self.error is not None
-
-    def _push(self) -> None:
-        data = self._payload.read_nowait()
-        self._taken += len(data)
-        if data and self._sink is not None and self._sink(data):
-            self._sink = None
 
     async def _next_arrival(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
