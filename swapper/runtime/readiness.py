@@ -8,16 +8,22 @@ from swapper.runtime import ports
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.worker_client import status_of
 
-FIRST_PAUSE_S = 0.02
+SHORTEST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.25
+PAUSE_PART = 0.05  # of the time waited so far: what asking too rarely may add to a load
 
 
 async def until_ready(endpoint: Endpoint, path: str | None) -> None:
     """Return when `path` answers 200; with None, when the port accepts. Never gives up."""
-    pause_s = FIRST_PAUSE_S
+    clock = asyncio.get_running_loop().time
+    began = clock()
     while not await is_ready(endpoint, path):
-        await asyncio.sleep(pause_s)
-        pause_s = min(LONGEST_PAUSE_S, pause_s * 1.3)
+        await asyncio.sleep(pause_s(clock() - began))
+
+
+def pause_s(waited_s: float) -> float:
+    """How long to wait before asking again."""
+    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, PAUSE_PART * waited_s))
 
 
 async def is_ready(endpoint: Endpoint, path: str | None) -> bool:

@@ -16,7 +16,7 @@ from swapper.runtime.line_pipe import LinePipe
 from swapper.runtime.placement import WorkerFacts
 from swapper.runtime.placement.urls import BadUrl, endpoint_of
 from swapper.runtime.private_folder import PrivateFolder
-from swapper.runtime.readiness import is_ready, until_ready
+from swapper.runtime.readiness import is_ready, pause_s, until_ready
 from swapper.runtime.report import Progress, parse
 
 from .conftest import eventually
@@ -137,6 +137,12 @@ def test_a_free_port_is_free_and_out_of_the_way_of_connections():
     assert port < int(ports.EPHEMERAL_RANGE.read_text().split()[0])
     with socket.create_server(("127.0.0.1", port)):
         assert not ports._can_bind(port)
+
+
+def test_asking_too_rarely_adds_a_twentieth_to_a_load_at_most():
+    assert pause_s(0.0) == pause_s(0.3) == 0.02
+    assert pause_s(1.0) == 0.05
+    assert pause_s(60.0) == 0.25
 
 
 async def test_readiness_is_asked_for_until_it_comes():
