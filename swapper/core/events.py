@@ -92,9 +92,13 @@ class DeviceReading:
 
 @dataclass(frozen=True, slots=True)
 class DevicesRead:
-    """How full the devices really are; memory held by other programs is not ours to give."""
+    """How full the devices really are; memory held by other programs is not ours to give.
+
+    `counted`: the workers that were there when the reading began, and so may be in it.
+    """
 
     readings: Mapping[str, DeviceReading]
+    counted: frozenset[WorkerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,34 @@
 A worker's charge is set aside before it starts and stays until its processes are gone, so the sum of
 charges never passes a budget by the scheduler's doing. What other programs hold of a device, as last
 read, comes off its budget too. Counters (`group:NAME`) are entries like any other.
+
+A GPU gives the memory of a process back some time after the process is gone. So what a worker held
+of one is *returning* when its charge is released: it is given to nobody before the device was read
+and shows it free. What is not back after `RETURN_S` is taken for another program's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from dataclasses import dataclass, field
 
-from swapper.core.events import DeviceReading
-from swapper.core.registry import Bytes
+from swapper.core.events import DevicesRead, WorkerId
+from swapper.core.registry import Bytes, is_gpu
+
+RETURN_S = 5.0
 
 
 class BrokenBooks(Exception):
     """The ledger was told something that cannot be; going on would over-commit."""
+
+
+@dataclass(slots=True)
+class _Returning:
+    """Memory of one GPU, held by workers that are gone."""
+
+    whole: int  # what the device leaves us when all of it is back
+    until: float = -math.inf
+    unread: dict[WorkerId, int] = field(default_factory=dict)  # of whom no reading has told yet
 
 
 class Ledger:
@@ -23,7 +39,8 @@ class Ledger:
     def __init__(self, budgets: Bytes) -> None:
         self._budgets = dict(budgets)
         self._charges: dict[str, dict[str, int]] = {}  # by worker
-        self._others: dict[str, int] = {}  # device -> bytes that other programs leave us
+        self._left: dict[str, int] = {}  # by device: bytes that other programs leave us, as read
+        self._returning: dict[str, _Returning] = {}  # by device
 
     def __repr__(self) -> str:
         rooms = ", ".join(
@@ -40,9 +57,24 @@ class Ledger:
         return self._budgets.get(name, 0)
 
     def capacity(self, name: str) -> int:
-        """The budget, or what other programs leave of the device where that is less."""
+        """The budget, or what other programs leave of the device where that is less; what is
+        returning is nobody's."""
         budget = self.budget(name)
-        return min(budget, self._others.get(name, budget))
+        left = self._left.get(name, budget)
+        if (returning := self._returning.get(name)) is not None:
+            left -= sum(returning.unread.values())
+        return min(budget, left)
+
+    def returning(self, name: str) -> int:
+        """Bytes of a device that are expected back any moment."""
+        returning = self._returning.get(name)
+        whole = 0 if returning is None else min(self.budget(name), returning.whole)
+        return max(0, whole - self.capacity(name))
+
+    @property
+    def returns_until(self) -> float:
+        """When the first device is no longer waited for; infinity when nothing is returning."""
+        return min((r.until for r in self._returning.values()), default=math.inf)
 
     def charged(self, name: str) -> int:
         """The sum of all workers' charges."""
@@ -69,11 +101,29 @@ class Ledger:
         """Replace the charge on measured devices by the truth, even where it breaks a budget."""
         self._charges[worker_id].update(measured)
 
-    def release(self, worker_id: str) -> None:
-        """The worker is gone; its charge is free. Raises BrokenBooks when it had none."""
-        if self._charges.pop(worker_id, None) is None:
+    def release(self, worker_id: str, now: float) -> None:
+        """The worker is gone. Its charge is free, or returning where it is of a GPU that is read.
+        Raises BrokenBooks when it had none."""
+        charge = self._charges.pop(worker_id, None)
+        if charge is None:
             raise BrokenBooks(f"{worker_id} has no charge to release")
+        for name, size in charge.items():
+            if size and is_gpu(name) and name in self._left:
+                returning = self._returning.setdefault(name, _Returning(self._left[name]))
+                returning.unread[worker_id] = size
+                returning.until = now + RETURN_S
 
-    def observe(self, readings: Mapping[str, DeviceReading]) -> None:
+    def observe(self, read: DevicesRead) -> None:
         """Take note of what other programs leave: the free part and what our workers hold."""
-        self._others.update({name: r.free + r.ours for name, r in readings.items()})
+        for name, reading in read.readings.items():
+            self._left[name] = reading.free + reading.ours
+            if (returning := self._returning.get(name)) is not None:
+                # A reading that was begun before a worker's end may count its memory as ours still.
+                returning.unread = {w: n for w, n in returning.unread.items() if w in read.counted}
+                if not returning.unread and self._left[name] >= returning.whole:
+                    del self._returning[name]
+
+    def stop_waiting(self, now: float) -> None:
+        """What has not come back in time is not waited for any longer."""
+        for name in [n for n, r in self._returning.items() if r.until <= now]:
+            del self._returning[name]

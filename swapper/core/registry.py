@@ -17,16 +17,26 @@ Bytes: TypeAlias = Mapping[
 ]  # device name -> bytes; names with no unit of bytes are counters
 Settings: TypeAlias = Mapping[str, object]
 
+HOST = "host"
+GROUP = "group:"  # names of counters start so
+
+
+def is_gpu(name: str) -> bool:
+    """Whether it is a device with memory of its own."""
+    return name != HOST and not name.startswith(GROUP)
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One way to lay a model out over the devices, and what it needs there.
 
-    A model has several when some of its layers may go to a GPU; they are listed best first.
+    A model has several when it may use a GPU: `fitting` chooses. Of equal quality are those that
+    serve as well as each other, on other devices.
     """
 
     needs: Bytes = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
+    quality: tuple[int, int] = (0, 0)  # layers on GPUs; and the fewer GPUs, the better: -number
 
     @property
     def key(self) -> str:

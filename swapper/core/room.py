@@ -19,7 +19,7 @@ class Room:
     def __init__(self, ledger: Ledger, workers: Iterable[Worker]) -> None:
         self._ledger = ledger
         self._claimed: dict[str, int] = {}
-        self._coming: dict[str, int] = {}
+        self._coming: dict[str, int] = {}  # with workers that leave
         for worker in workers:
             if worker.state in LEAVING_STATES:
                 self.expect(ledger.charge_of(worker.id))
@@ -36,12 +36,16 @@ class Room:
 
     def fits(self, needs: Bytes) -> bool:
         """Whether a worker may start now."""
-        return all(need <= self._now(name) for name, need in needs.items())
+        return all(need <= self.now(name) for name, need in needs.items())
 
     def missing(self, needs: Bytes) -> dict[str, int]:
         """What will still be short when all that leave are gone; empty when it is only a wait."""
-        lacks = {n: need - self._now(n) - self._coming.get(n, 0) for n, need in needs.items()}
+        lacks = {name: need - self.now(name) - self._later(name) for name, need in needs.items()}
         return {name: lack for name, lack in lacks.items() if lack > 0}
 
-    def _now(self, name: str) -> int:
+    def now(self, name: str) -> int:
+        """What of a device may be given now."""
         return self._ledger.room(name) - self._claimed.get(name, 0)
+
+    def _later(self, name: str) -> int:
+        return self._coming.get(name, 0) + self._ledger.returning(name)

@@ -20,12 +20,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import assert_never
 
 from swapper.core import events as ev
 from swapper.core.cores import shares
 from swapper.core.demand import Demand
 from swapper.core.eviction import Candidate, choose_victims
+from swapper.core.fitting import Amount, Layout, Price, choose, fits
 from swapper.core.ledger import BrokenBooks, Ledger
 from swapper.core.queue import Waiting
 from swapper.core.registry import Bytes, Registry, Variant
@@ -92,7 +94,7 @@ class Scheduler:
             case ev.WorkerExited():
                 self._on_exited(event, now)
             case ev.DevicesRead():
-                self.ledger.observe(event.readings)
+                self.ledger.observe(event)
             case ev.LoadRequested():
                 self._on_load_requested(event, now)
             case ev.UnloadRequested():
@@ -123,6 +125,7 @@ class Scheduler:
             if worker.is_idle:
                 yield self.expires_at(worker)
         yield self._cores_settle_at
+        yield self.ledger.returns_until
 
     def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
         request_id, model = event.request_id, event.model
@@ -186,7 +189,7 @@ class Scheduler:
         if worker is None or worker.state not in SERVING_STATES:
             return
         held = self.ledger.charge_of(worker.id)
-        known = {name: size for name, size in event.memory.items() if name in held}
+        known = {n: s for n, s in event.memory.items() if n in held or self.ledger.budget(n)}
         if not known or all(worker.measured.get(name) == size for name, size in known.items()):
             return
         worker.measured = known
@@ -207,7 +210,7 @@ class Scheduler:
         was_asked = worker.state is WorkerState.STOPPING
         worker.move(WorkerState.STOPPED if was_asked else WorkerState.FAILED)
         del self.workers[worker.model]
-        self.ledger.release(worker.id)
+        self.ledger.release(worker.id, now)
         self._forget_removed()
         if worker.model not in self.demand:
             return
@@ -219,6 +222,10 @@ class Scheduler:
         self, worker: Worker, failure: ev.Failure, now: float, was_starting: bool
     ) -> None:
         demand = self.demand[worker.model]
+        if was_starting and failure.kind == "out_of_memory":
+            figures = _sizes(self._needs(worker.model, worker.variant))
+            reason = f"{failure.reason.rstrip('.')} (set aside for it: {figures})"
+            failure = replace(failure, reason=reason)
         self._note(worker.model, "fail", f"{failure.kind}: {failure.reason}")
         if was_starting and failure.kind == "out_of_memory" and not demand.short_of_memory:
             self._grow_estimate(worker)
@@ -232,9 +239,16 @@ class Scheduler:
             self._refuse_failed(demand, now)
 
     def _grow_estimate(self, worker: Worker) -> None:
-        key = worker.model, worker.variant.key
+        """After a load that ran out of memory. Another layout may be the best then; where there is
+        none, the figure grows no further than to all that can be had."""
+        demand, key = self.demand[worker.model], (worker.model, worker.variant.key)
         known = {**worker.variant.needs, **self._memory.get(key, {})}
-        self._memory[key] = {n: int(size * OUT_OF_MEMORY_GROWTH) for n, size in known.items()}
+        grown = {name: int(size * OUT_OF_MEMORY_GROWTH) for name, size in known.items()}
+        self._memory[key] = grown
+        most = self._most(demand)
+        if not any(fits(layout.needs, most) for layout in self._layouts(demand)):
+            capped = {name: max(known[name], min(grown[name], most(name))) for name in known}
+            self._memory[key] = capped
 
     def _on_load_requested(self, event: ev.LoadRequested, now: float) -> None:
         demand = self.demand[event.model]
@@ -296,6 +310,7 @@ class Scheduler:
 
     def _plan(self, now: float) -> None:
         self._blocked_until = math.inf
+        self.ledger.stop_waiting(now)
         if self._wanted:
             self._refuse_late(now)
             self._forget_unwanted()
@@ -329,13 +344,16 @@ class Scheduler:
                 self._refuse(demand, waiting, "timeout", reason, 5.0)
 
     def _spare_needless(self) -> None:
-        """A worker that drains for a model nobody wants any more serves again."""
+        """A worker that drains for a model that nobody wants any more, or that found room elsewhere,
+        serves again."""
         for worker in self.workers.values():
             beneficiary = worker.draining_for
-            if beneficiary is not None and beneficiary not in self._wanted:
+            if beneficiary is None:
+                continue
+            if beneficiary not in self._wanted or beneficiary in self.workers:
                 worker.draining_for = None
                 if worker.state is WorkerState.DRAINING:
-                    self._note(worker.model, "spare", f"{beneficiary} is not wanted any more")
+                    self._note(worker.model, "spare", f"{beneficiary} does not need the room")
                     worker.move(WorkerState.READY)
 
     def _serve(self, model: str, room: Room, now: float) -> None:
@@ -349,16 +367,14 @@ class Scheduler:
         if now < demand.retry_at:  # 2
             self._refuse_failed(demand, now)
             return
-        variant = self._variant(demand)
-        if variant is None:
+        layout = self._layout(demand, room, now)
+        if layout is None:
             self._refuse_too_large(demand)
-            return
-        needs = self._needs(model, variant)
-        if room.fits(needs):  # 3
-            self._start(demand, variant, needs, now)
+        elif room.fits(layout.needs):  # 3
+            self._start(demand, layout.variant, layout.needs, now)
         else:  # 4
-            self._make_room(demand, needs, room, now)
-            room.claim(needs)
+            self._make_room(demand, layout.needs, room, now)
+            room.claim(layout.needs)
 
     def _grant_waiting(self, worker: Worker, demand: Demand, now: float) -> None:
         demand.wanted_since = None
@@ -395,16 +411,21 @@ class Scheduler:
         missing = room.missing(needs)
         if not missing:
             return  # enough is on its way out
-        movable, blocked_until = self._movable(demand, missing, now)
-        victims = choose_victims(missing, movable)
-        if victims is None:
-            self._blocked_until = min(self._blocked_until, blocked_until)
-            return
-        for victim in victims:
+        for victim in self._victims(demand, missing, now)[0] or ():
             worker = self._worker(victim.worker_id)
             assert worker is not None
             room.expect(self.ledger.charge_of(worker.id))
             self._send_off(worker, f"{model} needs {_sizes(missing)}", makes_room_for=model)
+
+    def _victims(
+        self, waiting: Demand, missing: Bytes, now: float
+    ) -> tuple[tuple[Candidate, ...] | None, float]:
+        """Whom to move out now; where that is not possible, when to ask again."""
+        movable, blocked_until = self._movable(waiting, missing, now)
+        victims = choose_victims(missing, movable)
+        if victims is None:
+            self._blocked_until = min(self._blocked_until, blocked_until)
+        return victims, blocked_until
 
     def _movable(
         self, waiting: Demand, missing: Bytes, now: float
@@ -503,19 +524,29 @@ class Scheduler:
         groups = {f"group:{name}": 1 for name in spec.groups if name in self.registry.limits}
         return {**variant.needs, **self._memory.get((model, variant.key), {}), **groups}
 
-    def _variant(self, demand: Demand) -> Variant | None:
-        """The best way to lay the model out that would fit if everything movable were moved."""
-        pinned = [
+    def _layout(self, demand: Demand, room: Room, now: float) -> Layout | None:
+        """How to lay the model out, as things stand; None if it could never be loaded."""
+
+        def price(needs: Bytes) -> Price:
+            victims, blocked_until = self._victims(demand, room.missing(needs), now)
+            if victims is None:
+                return math.inf, blocked_until
+            return sum(not v.is_idle for v in victims), sum(v.cost_s for v in victims)
+
+        return choose(self._layouts(demand), self._most(demand), room.now, price)
+
+    def _layouts(self, demand: Demand) -> list[Layout]:
+        variants, name = demand.spec.variants, demand.spec.name
+        return [Layout(variant, self._needs(name, variant)) for variant in variants]
+
+    def _most(self, demand: Demand) -> Amount:
+        """What the model could have if everything movable were moved."""
+        staying = [
             self.ledger.charge_of(w.id)
             for w in self.workers.values()
             if self._stays(self.demand[w.model], demand) and w.state not in LEAVING_STATES
         ]
-        for variant in demand.spec.variants:
-            needs = self._needs(demand.spec.name, variant)
-            taken = {name: sum(p.get(name, 0) for p in pinned) for name in needs}
-            if all(need <= self.ledger.budget(name) - taken[name] for name, need in needs.items()):
-                return variant
-        return None
+        return lambda name: self.ledger.budget(name) - sum(c.get(name, 0) for c in staying)
 
     def _stays(self, resident: Demand, waiting: Demand) -> bool:
         """Whether the resident model is never moved out for the waiting one."""
@@ -526,11 +557,17 @@ class Scheduler:
         """What a request that waited too long waited for."""
         worker = self.workers.get(model)
         if worker is None:
-            return "no room came free for it"
+            return f"no room came free for it{self._held_by_others(model)}"
         return {
             WorkerState.STARTING: "it is still loading",
             WorkerState.READY: "all its places are taken",
         }.get(worker.state, "its worker is on its way out")
+
+    def _held_by_others(self, model: str) -> str:
+        names = {name for v in self.demand[model].spec.variants for name in v.needs}
+        held = {n: self.ledger.budget(n) - self.ledger.capacity(n) for n in sorted(names)}
+        held = {name: size for name, size in held.items() if size > 0}
+        return f"; other programs hold {_sizes(held)} of what it may use" if held else ""
 
     # ------------------------------------------------------------ refusals and notes
 
