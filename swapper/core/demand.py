@@ -6,6 +6,7 @@ Kept over loads and unloads of the model, which is why it is not the worker's.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 
 from swapper.core.events import Failure
@@ -15,6 +16,7 @@ from swapper.core.registry import ModelSpec
 RATE_HALF_LIFE_S = 600.0  # how long a use counts in "how often it is wanted"
 FAILURES_FORGOTTEN_S = 60.0  # a worker that lived this long starts with a clean sheet
 LONGEST_BACK_OFF_S = 60.0
+PAUSES_KEPT = 8  # enough to know a habit by, few enough to drop it
 
 
 @dataclass(slots=True)
@@ -26,7 +28,8 @@ class Demand:
     queue: Queue = field(default_factory=Queue)
     wanted_since: float | None = None  # a load asked for without a request
     room_since: float | None = None  # when room began to be made for it
-    gap_s: float = 0.0  # pause between an answer and the next request, as seen lately
+    # The last pauses between an answer and the next request; at first, that of one who asks at once.
+    pauses: deque[float] = field(default_factory=lambda: deque([0.0], PAUSES_KEPT))
     last_end: float | None = None
     failure: Failure | None = None
     num_failures: int = 0  # in a row
@@ -38,10 +41,10 @@ class Demand:
     @property
     def waits_since(self) -> float | None:
         """When the oldest wish for this model came; None while nobody waits."""
-        heads = [self.queue.oldest_at] if self.queue else []
-        if self.wanted_since is not None:
-            heads.append(self.wanted_since)
-        return min(heads, default=None)
+        if not self.queue:
+            return self.wanted_since
+        oldest = self.queue.oldest_at
+        return oldest if self.wanted_since is None else min(oldest, self.wanted_since)
 
     @property
     def priority(self) -> int:
@@ -57,16 +60,10 @@ class Demand:
         """How often the model was wanted lately: requests, each counting half after the half-life."""
         return self._rate * math.exp2((self._rate_at - now) / RATE_HALF_LIFE_S)
 
-    def learn_gap(self, now: float, worth_waiting_s: float) -> None:
-        """A request came to a model with nothing in flight: how long had it been away?
-
-        Pauses longer than holding the place is worth say nothing but that holding does not pay.
-        """
-        if self.last_end is None:
-            return
-        gap = now - self.last_end
-        decayed = self.gap_s * 0.8
-        self.gap_s = max(gap, decayed) if gap <= worth_waiting_s else decayed
+    def learn_pause(self, now: float) -> None:
+        """A request came to a model with nothing in flight, resident or not: how long was it away?"""
+        if self.last_end is not None:
+            self.pauses.append(now - self.last_end)
 
     def fail(self, failure: Failure, now: float, *, lived_s: float, was_ready: bool) -> None:
         """Note a load that failed or a worker that crashed, and when to try again.

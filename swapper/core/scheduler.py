@@ -134,7 +134,7 @@ class Scheduler:
         demand = self.demand[model]
         worker = self.workers.get(model)
         if not demand.queue and (worker is None or worker.num_in_flight == 0):
-            demand.learn_gap(now, worth_waiting_s=2 * demand.load_s)
+            demand.learn_pause(now)
         demand.count_use(now)
         arrived_at = now if event.arrived_at is None else event.arrived_at
         deadline = arrived_at + demand.spec.queue_timeout_s
@@ -432,14 +432,11 @@ class Scheduler:
     ) -> tuple[list[Candidate], float]:
         """Who may be moved out now, and when the next one may be."""
         candidates, blocked_until = [], math.inf
-        for worker in self.workers.values():
+        residents = [w for w in self.workers.values() if self._could_go(w, waiting, missing)]
+        for worker in residents:
             resident = self.demand[worker.model]
             holds = self.ledger.charge_of(worker.id)
-            if worker.state is not WorkerState.READY or self._stays(resident, waiting):
-                continue
-            if not any(holds.get(name, 0) for name in missing):
-                continue
-            at = movable_at(worker, resident, waiting)
+            at = movable_at(worker, resident, waiting, len(residents))
             if at <= now:
                 cost_s = resident.load_s * (resident.uses(now) + 1e-3)
                 candidates.append(Candidate(worker.id, holds, cost_s, worker.is_idle))
@@ -547,6 +544,13 @@ class Scheduler:
             if self._stays(self.demand[w.model], demand) and w.state not in LEAVING_STATES
         ]
         return lambda name: self.ledger.budget(name) - sum(c.get(name, 0) for c in staying)
+
+    def _could_go(self, worker: Worker, waiting: Demand, missing: Bytes) -> bool:
+        """Whether the worker holds what is missing and may in time be moved out for it."""
+        if worker.state is not WorkerState.READY or self._stays(self.demand[worker.model], waiting):
+            return False
+        holds = self.ledger.charge_of(worker.id)
+        return any(holds.get(name, 0) for name in missing)
 
     def _stays(self, resident: Demand, waiting: Demand) -> bool:
         """Whether the resident model is never moved out for the waiting one."""

@@ -1,16 +1,21 @@
 """How long a model keeps its place while others wait for it: the rule against thrashing.
 
-Let C be the measured cost of one swap (the load of the one that goes, paid again when it comes back,
-and the load of the one that comes). A worker that became ready at r
+A place changes hands when staying has cost as much as changing. Let C be the measured cost of a swap
+out and back: the load of the one that comes, and of the one that goes, paid again when it returns.
+From the moment on at which a worker is ready and somebody waits for its room, it
 
-  1. keeps its place until r + QUANTUM * C while it answers, and
-  2. while it is idle, for `hold` seconds after its last answer: a little more than the pauses that
-     its clients were seen to make, if those are shorter than C, and
-  3. has no claim after r + QUANTUM * C, nor when somebody has waited for `max_wait`.
+  1. keeps its place for QUANTUM * C while it answers; then it drains, and takes nothing new;
+  2. between answers, is held as long as would have cost least over the last pauses of its clients: a
+     second of holding costs a second to each who waits, a client missed costs a load. Where that
+     would outlast the quantum it goes at once, for a pause half held is lost twice;
+  3. has no claim when somebody has waited for `max_wait`.
 
-So of the time that others wait, at most 1 / (1 + QUANTUM) is lost to swapping while anyone is busy,
-and nobody waits for one model longer than QUANTUM * C and its longest answer. A model that nobody
-waits for keeps its place anyway: then nothing of this is asked.
+One who waits for any of several places lets each of them have its quantum, one after the other, so
+that a place that is about to fall idle is found before another has to drain.
+
+So every load buys a residency of twice its cost while anyone is busy, and nobody waits for another
+longer than its load, its quantum, its longest answer and its stop. A model that nobody waits for
+keeps its place anyway: then nothing of this is asked.
 """
 
 from __future__ import annotations
@@ -18,9 +23,9 @@ from __future__ import annotations
 from swapper.core.demand import Demand
 from swapper.core.worker import Worker
 
-QUANTUM = 1.0  # of the swap's cost, out and back
-SHORTEST_HOLD = 0.02  # of the swap's cost: what is held before any pause was seen
-GAP_MARGIN = 1.25
+QUANTUM = 1.0  # of the swap's cost: staying may cost one who waits as much as the swap, no more
+MARGIN = 1.25  # clients are not clocks: a pause is expected to be so much longer than it was
+BRIEF = 0.01  # of the swap's cost: too little to matter, so that much is held for any pause
 
 
 def swap_cost_s(resident: Demand, waiting: Demand) -> float:
@@ -28,18 +33,32 @@ def swap_cost_s(resident: Demand, waiting: Demand) -> float:
     return resident.load_s + waiting.load_s
 
 
-def movable_at(worker: Worker, resident: Demand, waiting: Demand) -> float:
-    """From when on a READY worker may be moved out for `waiting`, as things stand."""
+def movable_at(worker: Worker, resident: Demand, waiting: Demand, num_places: int) -> float:
+    """From when on a READY worker may be moved out for `waiting`, as things stand.
+
+    `num_places`: of how many workers any one may go for it.
+    """
+    cost_s = swap_cost_s(resident, waiting)
     ready_at = worker.ready_at or worker.started_at
-    cost = swap_cost_s(resident, waiting)
-    claim_ends = ready_at + QUANTUM * cost
-    if waiting.spec.max_wait_s is not None and waiting.waits_since is not None:
-        claim_ends = min(claim_ends, waiting.waits_since + waiting.spec.max_wait_s)
+    waits_since = ready_at if waiting.waits_since is None else waiting.waits_since
+    claim_ends = max(ready_at, waits_since) + QUANTUM * cost_s * num_places
+    if waiting.spec.max_wait_s is not None:
+        claim_ends = min(claim_ends, waits_since + waiting.spec.max_wait_s)
     if worker.idle_since is None:
         return claim_ends
-    return min(claim_ends, worker.idle_since + hold_s(resident, cost))
+    hold_ends = worker.idle_since + hold_s(resident, waiting)
+    return hold_ends if hold_ends <= claim_ends else worker.idle_since
 
 
-def hold_s(resident: Demand, cost_s: float) -> float:
-    """How long an idle worker is held for the next request of clients that pause."""
-    return max(SHORTEST_HOLD * cost_s, GAP_MARGIN * resident.gap_s)
+def hold_s(resident: Demand, waiting: Demand) -> float:
+    """How long to hold an idle worker for its next client: what the last pauses say would be best."""
+    brief_s = BRIEF * swap_cost_s(resident, waiting)
+    pauses = [max(brief_s, MARGIN * pause_s) for pause_s in resident.pauses]
+    num_waiting = max(1, len(waiting.queue))
+
+    def cost_s(hold_s: float) -> float:
+        held_s = sum(min(pause_s, hold_s) for pause_s in pauses)
+        missed = sum(pause_s > hold_s for pause_s in pauses)
+        return num_waiting * held_s + missed * resident.load_s
+
+    return min((0.0, *pauses), key=cost_s)

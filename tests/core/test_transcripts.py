@@ -108,6 +108,8 @@ class TestMakingRoom:
         play = Play(model("a"), model("b"))
         play.ready("a", "a#1", request_id=1, now=0.0)
         assert play(ev.RequestArrived(2, "b"), 100.0) == []
+        assert (play.state("a"), play.scheduler.next_deadline()) == (WorkerState.READY, 101.0)
+        assert play(ev.TimePassed(), 101.0) == []
         assert play.state("a") is WorkerState.DRAINING
         assert play(ev.RequestArrived(3, "a"), 101.0) == []
         assert play(ev.RequestEnded(1), 102.0) == [ev.StopWorker("a#1", 10.0)]

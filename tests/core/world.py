@@ -60,9 +60,10 @@ class World:
     outcomes: list[Outcome] = field(default_factory=list)
     decisions: list[ev.Decided] = field(default_factory=list)
     failing: dict[str, ev.Failure] = field(default_factory=dict)  # models whose loads fail
+    make: Callable[[Registry], Scheduler] = Scheduler  # or another that takes the same events
 
     def __post_init__(self) -> None:
-        self.scheduler = Scheduler(self.registry)
+        self.scheduler = self.make(self.registry)
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._ids = itertools.count(1)
