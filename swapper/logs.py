@@ -19,7 +19,7 @@ def set_up_logs(level: str = "info") -> None:
     ]
     if is_terminal:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        last: list[structlog.typing.Processor] = [stamp, structlog.dev.ConsoleRenderer()]
+        last: list[structlog.typing.Processor] = [stamp, _console()]
     else:
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         trace = structlog.processors.format_exc_info
@@ -30,6 +30,11 @@ def set_up_logs(level: str = "info") -> None:
         logger_factory=_factory(is_terminal),
         cache_logger_on_first_use=True,
     )
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    """Without the values of variables in tracebacks: they may be somebody's prompt."""
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 
 def _factory(is_terminal: bool) -> Any:
