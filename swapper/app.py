@@ -11,13 +11,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import structlog
 
 from swapper import __version__
 from swapper.config import Config, plan_registry
+from swapper.core.events import DevicesRead
 from swapper.core.scheduler import Scheduler
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
@@ -51,9 +52,11 @@ def serve(config: Config, read: Callable[[], Config], watched: Path | None = Non
 async def _run(config: Config, read: Callable[[], Config], watched: Path | None) -> int:
     service = ServiceManager()
     logs = LogRing()
-    async with _history() as history, _placement() as placement:
+    seen = await asyncio.to_thread(survey, {})
+    gpus = {gpu.name: gpu.uuid for gpu in seen.gpus}
+    async with _history() as history, _placement(gpus) as placement:
         loop = asyncio.get_running_loop()
-        planned = plan_registry(config, (await asyncio.to_thread(survey, {})).readings, cpu_count())
+        planned = plan_registry(config, seen.readings, cpu_count())
         measured = history.recall(config.launches)
         learned = {key: (m.load_s, m.memory) for key, m in measured.items()}
         scheduler = Scheduler(planned.registry, learned)
@@ -62,6 +65,8 @@ async def _run(config: Config, read: Callable[[], Config], watched: Path | None)
         reloader = Reloader(config, read, dispatcher, front, service)
         front.set_reload(reloader.reload)
         monitor = Monitor(dispatcher, Devices(dispatcher.pids))
+        dispatcher.post(DevicesRead(seen.readings))
+        dispatcher.glance = monitor.glance if gpus else None
         tasks = [asyncio.create_task(monitor.run())]
         if watched is not None:
             tasks.append(asyncio.create_task(reloader.watch(watched)))
@@ -117,8 +122,8 @@ async def _history() -> AsyncIterator[History]:
 
 
 @contextlib.asynccontextmanager
-async def _placement() -> AsyncIterator[LocalPlacement]:
-    placement = LocalPlacement(runtime_dir())
+async def _placement(gpus: Mapping[str, str]) -> AsyncIterator[LocalPlacement]:
+    placement = LocalPlacement(runtime_dir(), gpus=gpus)
     try:
         yield placement
     finally:

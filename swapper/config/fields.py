@@ -18,6 +18,8 @@ from pydantic import (
 from swapper.config.listen import Listen, parse_listen
 from swapper.config.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
+ANY_GPU = "cuda"  # whichever one has room best
+
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
@@ -79,7 +81,7 @@ def _memory(value: object) -> dict[str, int]:
     if not isinstance(value, dict) or not value:
         raise ValueError('must name devices and sizes, such as {"cuda:0": 20GiB, host: 2GiB}')
     for device in value:
-        if device != "host":
+        if device not in ("host", ANY_GPU):
             _device(device)
     return {device: parse_size(size) for device, size in value.items()}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from swapper.core.footprint import LoadPlan, Shape, gpu_bytes, host_bytes
-from swapper.core.registry import Bytes, Variant
+from swapper.core.registry import HOST, Bytes, Variant
 
-HOST = "host"
 LEAST_CONTEXT = 4096  # auto goes no lower; who wants less says so
 ENOUGH_CONTEXT = 16384  # beyond this, a context must leave room to others:
 COMFORT = 0.75  # so much of the memory there is may be filled
@@ -75,15 +75,39 @@ def _candidates(
     wanted = every if gpu_layers is None else min(gpu_layers, every)
     if gpus and wanted:
         by_room = sorted(gpus, key=lambda gpu: -budgets.get(gpu, 0))
-        whole = [_on(shape, plan, wanted, gpu) for gpu in by_room]
+        whole = list(_on_fewest(shape, plan, budgets, wanted, by_room))
         yield from whole
-        if len(gpus) > 1 and not any(fits(variant.needs, budgets) for variant in whole):
-            yield _split(shape, plan, wanted, {gpu: budgets.get(gpu, 0) for gpu in by_room})
         if gpu_layers is None:
-            for layers in _fewer(shape, plan, budgets[by_room[0]]):
-                yield from (_on(shape, plan, layers, gpu) for gpu in by_room)
+            fewer = _fewer(shape, plan, budgets[by_room[0]])
+            if not any(fits(variant.needs, budgets) for variant in whole):
+                yield from _partly_on_all(shape, plan, budgets, max(fewer, default=0), by_room)
+            for layers in fewer:
+                yield from (_on(shape, plan, layers, [gpu], budgets) for gpu in by_room)
     if gpu_layers is None or not gpus or not wanted:
         yield Variant({HOST: host_bytes(shape, plan)}, {"gpu_layers": 0})
+
+
+def _on_fewest(
+    shape: Shape, plan: LoadPlan, budgets: Bytes, layers: int, gpus: Sequence[str]
+) -> Iterator[Variant]:
+    """So many layers on each GPU; on each pair where no single one has room; and so on."""
+    for number in range(1, len(gpus) + 1):
+        variants = [_on(shape, plan, layers, some, budgets) for some in combinations(gpus, number)]
+        yield from variants
+        if any(fits(variant.needs, budgets) for variant in variants):
+            return
+
+
+def _partly_on_all(
+    shape: Shape, plan: LoadPlan, budgets: Bytes, least: int, gpus: Sequence[str]
+) -> Iterator[Variant]:
+    """As many layers as all GPUs hold together, if that is more than `least`."""
+    if len(gpus) > 1:
+        for layers in range(shape.num_layers, least, -1):
+            variant = _on(shape, plan, layers, gpus, budgets)
+            if fits(variant.needs, budgets):
+                yield variant
+                return
 
 
 def _fewer(shape: Shape, plan: LoadPlan, budget: int) -> list[int]:
@@ -98,19 +122,18 @@ def _fewer(shape: Shape, plan: LoadPlan, budget: int) -> list[int]:
     return sorted(useful, reverse=True)
 
 
-def _on(shape: Shape, plan: LoadPlan, layers: int, gpu: str) -> Variant:
-    needs = {gpu: gpu_bytes(shape, plan, layers), HOST: host_bytes(shape, plan, layers)}
-    return Variant(needs, {"gpu_layers": layers, "devices": [gpu]})
-
-
-def _split(shape: Shape, plan: LoadPlan, layers: int, rooms: Mapping[str, int]) -> Variant:
-    """Layers spread over GPUs by their room; each has its own scratch memory and context."""
-    whole, fixed = gpu_bytes(shape, plan, layers), gpu_bytes(_empty(shape), plan, 1)
-    total = sum(rooms.values()) or 1
-    shares = {gpu: round(room / total, 3) for gpu, room in rooms.items()}
+def _on(shape: Shape, plan: LoadPlan, layers: int, gpus: Sequence[str], budgets: Bytes) -> Variant:
+    """Layers on a GPU, or spread over several by their room; each has its own scratch memory."""
+    whole, host = gpu_bytes(shape, plan, layers), host_bytes(shape, plan, layers)
+    settings: dict[str, object] = {"gpu_layers": layers, "devices": [*gpus]}
+    quality = layers, -len(gpus)
+    if len(gpus) == 1:
+        return Variant({gpus[0]: whole, HOST: host}, settings, quality)
+    total, fixed = sum(budgets[gpu] for gpu in gpus) or 1, gpu_bytes(_empty(shape), plan, 1)
+    shares = {gpu: round(budgets[gpu] / total, 3) for gpu in gpus}
     needs = {gpu: fixed + round((whole - fixed) * share) for gpu, share in shares.items()}
-    settings = {"gpu_layers": layers, "devices": [*rooms], "tensor_split": [*shares.values()]}
-    return Variant({**needs, HOST: host_bytes(shape, plan, layers)}, settings)
+    settings["tensor_split"] = [*shares.values()]
+    return Variant({**needs, HOST: host}, settings, quality)
 
 
 def _empty(shape: Shape) -> Shape:

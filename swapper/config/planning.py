@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from swapper.config.layout import HOST, auto_context, fits, layouts
+from swapper.config.fields import ANY_GPU
+from swapper.config.layout import auto_context, fits, layouts
 from swapper.config.problems import Problem
-from swapper.config.schema import LlamaCppModel
+from swapper.config.schema import LlamaCppModel, ModelSection
 from swapper.config.units import format_size
 from swapper.config.values import Config, ConfiguredModel
 from swapper.core.events import DeviceReading
 from swapper.core.footprint import LoadPlan, Shape, read_shape
-from swapper.core.registry import Bytes, ModelSpec, Registry, Settings, Variant
+from swapper.core.registry import HOST, Bytes, ModelSpec, Registry, Settings, Variant, is_gpu
 from swapper.gguf import GgufHeader
 
 GIB = 1 << 30
@@ -77,24 +78,17 @@ class _Planner:
 
     def _variants(self, model: ConfiguredModel) -> tuple[Variant, ...]:
         section = model.section
+        if memory := getattr(section, "memory", None):
+            places = _places(memory, self._gpus(model, section))
+            return tuple(Variant(needs, _told(section, needs)) for needs in places)
         if not isinstance(section, LlamaCppModel):
             return model.spec.variants
-        if section.memory:
-            return (Variant(section.memory, self._told(section, section.memory)),)
         if model.header is None:
             return (Variant(settings={"gpu_layers": 0}),)
         header = model.header
         return self._laid_out(
             model, section, read_shape(header.metadata, header.lengths, header.tensors)
         )
-
-    def _told(self, section: LlamaCppModel, memory: Bytes) -> Settings:
-        """Settings where memory was set by hand: GPUs named there get the layers."""
-        gpus = [device for device in memory if device != HOST]
-        if not gpus:
-            return {"gpu_layers": 0}
-        layers = -1 if section.gpu_layers == "auto" else section.gpu_layers
-        return {"gpu_layers": layers, "devices": gpus}
 
     def _laid_out(
         self, model: ConfiguredModel, section: LlamaCppModel, shape: Shape
@@ -113,8 +107,10 @@ class _Planner:
         told = {"context": context}
         return tuple(replace(v, settings={**v.settings, **told}) for v in variants)
 
-    def _gpus(self, model: ConfiguredModel, section: LlamaCppModel) -> list[str]:
-        present = [device for device, size in self.budgets.items() if device != HOST and size]
+    def _gpus(self, model: ConfiguredModel, section: ModelSection) -> list[str]:
+        present = [device for device, size in self.budgets.items() if is_gpu(device) and size]
+        if not isinstance(section, LlamaCppModel):
+            return present
         missing = set(section.devices or ()) - set(present)
         if missing:
             self._note(
@@ -137,6 +133,24 @@ class _Planner:
     def _note(self, model: ConfiguredModel, text: str) -> None:
         key, name = f"models.{model.spec.name}", model.spec.name
         self.notes.append(Problem(self.config.file, model.line, key, text, name))
+
+
+def _places(memory: Bytes, gpus: list[str]) -> list[dict[str, int]]:
+    """Memory as set by hand; what is for any GPU, on each of them."""
+    if ANY_GPU not in memory:
+        return [dict(memory)]
+    fixed = {device: size for device, size in memory.items() if device != ANY_GPU}
+    return [{gpu: memory[ANY_GPU], **fixed} for gpu in gpus if gpu not in fixed] or [dict(memory)]
+
+
+def _told(section: ModelSection, memory: Bytes) -> Settings:
+    """Settings where memory was set by hand: the GPUs named there are the model's, all layers on
+    them."""
+    gpus = {"devices": devices} if (devices := [name for name in memory if is_gpu(name)]) else {}
+    if not isinstance(section, LlamaCppModel):
+        return gpus
+    layers = -1 if section.gpu_layers == "auto" else section.gpu_layers
+    return {"gpu_layers": layers if gpus else 0, **gpus}
 
 
 def _is_embedder(header: GgufHeader | None) -> bool:

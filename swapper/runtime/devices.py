@@ -28,7 +28,8 @@ MAX_AGE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All devices at one moment. `footprints`: measured bytes by device of each worker."""
+    """All devices at one moment. `footprints`: measured bytes by device of each worker that was
+    there when it began."""
 
     readings: Mapping[str, DeviceReading]
     footprints: Mapping[str, Bytes] = field(default_factory=dict)
@@ -81,14 +82,24 @@ def survey(workers: Mapping[str, int]) -> Survey:
     trees = process_trees(workers.values())
     gpus = tuple(read_gpus())
     held = {worker: host_memory_of(trees[pid]) for worker, pid in workers.items()}
-    ours = set().union(*trees.values())
     readings = {HOST: host_reading(sum(held.values(), Held()))}
-    readings |= {gpu.name: gpu_reading(gpu, ours) for gpu in gpus}
+    readings |= gpu_readings(gpus, trees.values())
     footprints = {
         worker: {HOST: held[worker].total, **gpu_memory_of(trees[pid], gpus)}
         for worker, pid in workers.items()
     }
     return Survey(readings, footprints, gpus)
+
+
+def survey_gpus(workers: Mapping[str, int]) -> dict[str, DeviceReading]:
+    """Read the GPUs alone, which is quicker. Blocks."""
+    return gpu_readings(read_gpus(), process_trees(workers.values()).values())
+
+
+def gpu_readings(gpus: Iterable[Gpu], trees: Iterable[set[int]]) -> dict[str, DeviceReading]:
+    """All GPUs, with what these processes hold of them."""
+    ours = set().union(*trees)
+    return {gpu.name: gpu_reading(gpu, ours) for gpu in gpus}
 
 
 def host_reading(ours: Held = Held()) -> DeviceReading:

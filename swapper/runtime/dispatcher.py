@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -184,6 +184,7 @@ class Dispatcher:
         self.logs = logs
         self.request_ids = itertools.count(1)
         self.tickets: dict[ev.RequestId, _LeaseContext] = {}
+        self.glance: Callable[[], Awaitable[None]] | None = None  # at the GPUs, after a rest
         self._scheduler = scheduler
         self._placement = placement
         self._launches = launches
@@ -229,6 +230,8 @@ class Dispatcher:
         if failure is not None:
             reason = f"{model} could not be loaded: {failure.reason}"
             raise Unavailable("load_failed", reason, retry_after_s=5.0, cause=failure.kind)
+        if self.glance is not None and not self._running:
+            await self.glance()
 
     def load(self, model: str) -> None:
         """Make the model resident without a request, as soon as there is room."""
@@ -298,20 +301,29 @@ class Dispatcher:
         return await self._gone(lambda _: True, timeout_s)
 
     async def busy(self) -> None:
-        """Wait until there is a worker, or somebody waits for one."""
-        while not self._running and not self._scheduler.waiting:
+        """Wait until there is a worker, or somebody waits for one, or a GPU is to be looked at."""
+        while not self._running and not self._scheduler.waiting and not self.memory_returns:
             self._is_busy.clear()
             await self._is_busy.wait()
+
+    @property
+    def memory_returns(self) -> bool:
+        """Whether a GPU is to give memory back of workers that are gone."""
+        return self._scheduler.ledger.returns_until < float("inf")
+
+    async def changed(self, timeout_s: float) -> bool:
+        """Wait until a worker comes up or goes; False if that takes longer."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
 
     async def _gone(self, concerns: Callable[[_Running], bool], timeout_s: float) -> bool:
         deadline = self.clock() + timeout_s
         while any(concerns(running) for running in self._running.values()):
             left = deadline - self.clock()
-            if left <= 0:
-                return False
-            try:
-                await asyncio.wait_for(self._changed.wait(), left)
-            except TimeoutError:
+            if left <= 0 or not await self.changed(left):
                 return False
         return True
 
@@ -337,6 +349,8 @@ class Dispatcher:
                 self._handle(self._events.popleft())
         finally:
             self._is_handling = False
+        if not self._is_busy.is_set() and (self._scheduler.waiting or self.memory_returns):
+            self._is_busy.set()
         self._arm_timer()
 
     def _handle(self, event: ev.Event) -> None:

@@ -1,16 +1,23 @@
-"""Tells the scheduler how full the devices are and what the workers really take."""
+"""Tells the scheduler how full the devices are and what the workers really take.
+
+A reading is taken every few seconds while there are workers, at once when a worker that held memory
+of a GPU has gone, and from then on in quick succession until that memory is back.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 
 from swapper.core import events as ev
 from swapper.core.registry import Bytes
-from swapper.runtime.devices import Devices
+from swapper.runtime.devices import Devices, survey_gpus
 from swapper.runtime.dispatcher import Dispatcher
 
 EVERY_S = 5.0
+RETURNING_EVERY_S = 0.1
+GLANCE_AGE_S = 1.0
 WORTH_TELLING = 1.02  # growth of a worker since it was last told
 
 
@@ -21,15 +28,40 @@ class Monitor:
         self._dispatcher = dispatcher
         self._devices = devices
         self._told: dict[ev.WorkerId, dict[str, int]] = {}
+        self._glanced_at = -math.inf
+        self._glancing = asyncio.Lock()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._dispatcher.busy()
             survey = await self._devices.survey()
-            self._dispatcher.post(ev.DevicesRead(survey.readings))
+            self._dispatcher.post(ev.DevicesRead(survey.readings, frozenset(survey.footprints)))
             self._tell_growth(survey.footprints)
-            await asyncio.sleep(EVERY_S)
+            await self._rest()
+
+    async def glance(self) -> None:
+        """A look at the GPUs before the first load after a rest: others may have filled them."""
+        async with self._glancing:
+            if self._dispatcher.clock() - self._glanced_at > GLANCE_AGE_S:
+                await self._read_gpus()
+
+    async def _rest(self) -> None:
+        """Until the next survey, unless a GPU is giving memory back."""
+        deadline = self._dispatcher.clock() + EVERY_S
+        while (left := deadline - self._dispatcher.clock()) > 0:
+            if not self._dispatcher.memory_returns:
+                await self._dispatcher.changed(left)
+                continue
+            await self._read_gpus()
+            if self._dispatcher.memory_returns:
+                await asyncio.sleep(RETURNING_EVERY_S)
+
+    async def _read_gpus(self) -> None:
+        workers = self._dispatcher.pids()
+        readings = await asyncio.to_thread(survey_gpus, workers)
+        self._glanced_at = self._dispatcher.clock()
+        self._dispatcher.post(ev.DevicesRead(readings, frozenset(workers)))
 
     def _tell_growth(self, footprints: Mapping[ev.WorkerId, Bytes]) -> None:
         """Each worker's fullest so far; only once it has answered something, for what it has not

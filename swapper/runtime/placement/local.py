@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from swapper.core.events import Failure
@@ -17,6 +18,7 @@ from swapper.runtime.placement import LaunchSpec, WorkerFacts, WorkerHandle
 from swapper.runtime.placement.own_engines import environment, find_own_engine
 from swapper.runtime.placement.processless import Processless
 from swapper.runtime.placement.urls import BadUrl, endpoint_of
+from swapper.runtime.placement.visible import visible_gpus
 from swapper.runtime.private_folder import PrivateFolder
 from swapper.runtime.process_group import LEFTOVERS_S, Program, sweep
 from swapper.runtime.readiness import until_ready
@@ -38,7 +40,7 @@ class LocalPlacement:
 
     Sockets and option files are kept in a private folder under `runtime_dir`; what a proxy that
     was killed has left there is removed, its processes included. `find_engine` gives the command
-    line that runs an engine of our own, None for one that does not exist.
+    line that runs an engine of our own, None for one that does not exist. `gpus`: their UUIDs by name.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class LocalPlacement:
         runtime_dir: Path,
         *,
         find_engine: Callable[[str], tuple[str, ...] | None] = find_own_engine,
+        gpus: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = PrivateFolder(
             runtime_dir, on_leftover=lambda left: sweep(f"{left}/", LEFTOVERS_S)
         )
         self._find_engine = find_engine
+        self._gpus = gpus or {}
         self._numbers = itertools.count(1)
         self._handles: set[Supervisor | Processless] = set()
         self._ports: dict[int, str] = {}  # of this machine, in use by the worker of that model
@@ -96,6 +100,8 @@ class LocalPlacement:
         load_timeout_s: float,
         callbacks: Callbacks,
     ) -> Supervisor | Processless:
+        gpus = visible_gpus(settings, self._gpus)
+        spec = replace(spec, env={**gpus.environment, **spec.env})
         match spec.engine:
             case "url":
                 endpoint = endpoint_of(spec.url or "", spec.api_key, spec.upstream_model)
@@ -103,7 +109,9 @@ class LocalPlacement:
             case "command":
                 launch = self._command(worker_id, spec)
             case _:
-                launch = self._own(worker_id, spec, settings)
+                launch = self._own(worker_id, spec, gpus.settings(settings))
+        on_ready = callbacks.on_ready
+        callbacks = replace(callbacks, on_ready=lambda facts: on_ready(gpus.facts(facts)))
         return Supervisor(launch, load_timeout_s, callbacks)
 
     def _own(self, worker_id: str, spec: LaunchSpec, settings: Mapping[str, object]) -> Launch:
