@@ -66,6 +66,8 @@ class Scheduler:
         self._shutting_down = False
         self._blocked_until = math.inf  # when a worker becomes movable that somebody waits for
         self._cores_settle_at = math.inf  # when a worker stops counting as busy with cores
+        self._due_at = math.inf  # when `_settle` has something to do by itself
+        self._is_settled = True
         self._generation = itertools.count(1)
         self._commands: list[ev.Command] = []
         self._add_models(learned or {})
@@ -121,10 +123,7 @@ class Scheduler:
             queue = self.demand[model].queue
             if queue:
                 yield queue.first_deadline
-        for worker in self.workers.values():
-            if worker.is_idle:
-                yield self.expires_at(worker)
-        yield self._cores_settle_at
+        yield self._due_at
         yield self.ledger.returns_until
 
     def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
@@ -162,6 +161,7 @@ class Scheduler:
         worker.num_in_flight -= 1
         worker.num_served += 1
         if worker.num_in_flight == 0:
+            self._is_settled = False
             worker.idle_since = now
             if worker.model in self.demand:
                 self.demand[worker.model].last_end = now
@@ -171,6 +171,7 @@ class Scheduler:
         if worker is None or worker.state is not WorkerState.STARTING:
             return  # it came up while it was being stopped
         worker.move(WorkerState.READY)
+        self._is_settled = False
         worker.ready_at = worker.idle_since = now
         worker.measured = dict(event.measured)
         # What a worker has not touched yet does not count in its measure, so before it has answered
@@ -210,6 +211,7 @@ class Scheduler:
         was_asked = worker.state is WorkerState.STOPPING
         worker.move(WorkerState.STOPPED if was_asked else WorkerState.FAILED)
         del self.workers[worker.model]
+        self._is_settled = False
         self.ledger.release(worker.id, now)
         self._forget_removed()
         if worker.model not in self.demand:
@@ -320,8 +322,18 @@ class Scheduler:
             for model in sorted(self._wanted, key=self._waits_since):
                 self._serve(model, room, now)
             self._forget_unwanted()
+        if not self._is_settled or now >= self._due_at:
+            self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """What follows from the workers' states alone. Not at every event: only when one has changed its
+        state, fallen idle or got busy, or when something is due."""
         self._stop_done(now)
         self._share_cores(now)
+        idle = [self.expires_at(worker) for worker in self.workers.values() if worker.is_idle]
+        self._due_at = min(idle, default=math.inf)
+        self._due_at = min(self._due_at, self._cores_settle_at)
+        self._is_settled = True
 
     def _waits_since(self, model: str) -> tuple[float, str]:
         demand = self.demand[model]
@@ -355,6 +367,7 @@ class Scheduler:
                 if worker.state is WorkerState.DRAINING:
                     self._note(worker.model, "spare", f"{beneficiary} does not need the room")
                     worker.move(WorkerState.READY)
+                    self._is_settled = False
 
     def _serve(self, model: str, room: Room, now: float) -> None:
         """One model's turn in the tree; the numbers are those of the module's head."""
@@ -384,6 +397,7 @@ class Scheduler:
             self.in_flight[waiting.request_id] = worker, waiting.key
             worker.in_flight[waiting.key] += 1
             worker.num_in_flight += 1
+            self._is_settled = self._is_settled and worker.idle_since is None
             worker.idle_since = None
             self._do(self._grant(waiting, worker))
 
@@ -400,6 +414,7 @@ class Scheduler:
         since = now if demand.room_since is None else demand.room_since
         worker = self.workers[model] = Worker(worker_id, model, variant, now, since)
         timeout = demand.spec.load_timeout_s
+        self._is_settled = False
         settings = {**variant.settings, **self._threads_at_start(worker, now)}
         self._note(model, "start", f"reserved {_sizes(needs)}")
         self._do(ev.StartWorker(worker_id, model, needs, settings, timeout))
@@ -446,6 +461,7 @@ class Scheduler:
 
     def _send_off(self, worker: Worker, reason: str, makes_room_for: str | None = None) -> None:
         """Stop the worker, when what it has in flight is done."""
+        self._is_settled = False
         if worker.state is WorkerState.DRAINING:
             worker.draining_for = makes_room_for
         elif worker.num_in_flight:
