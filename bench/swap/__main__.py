@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,38 +99,41 @@ CASES = {
 }  # fmt: skip
 
 
-@contextlib.asynccontextmanager
-async def serving(case: Case) -> AsyncIterator[tuple[Clients, Path]]:
-    """A fresh swapper, its clients, and the file that its workers count their starts in."""
+@contextlib.contextmanager
+def serving(case: Case) -> Iterator[tuple[str, Path]]:
+    """A fresh swapper's URL, and the file that its workers count their starts in."""
     with tempfile.TemporaryDirectory() as folder:
         starts, config, port = Path(folder, "starts"), Path(folder, "config.json"), free_port()
         starts.touch()
-        config.write_text(
-            scenarios.configuration(
-                case.models,
-                starts,
-                max_loaded=case.max_loaded,
-                stop_s=case.stop_s,
-                max_wait=case.max_wait,
-            )  # fmt: skip
+        text = scenarios.configuration(
+            case.models,
+            starts,
+            max_loaded=case.max_loaded,
+            stop_s=case.stop_s,
+            max_wait=case.max_wait,
         )
+        config.write_text(text)
         argv = [sys.executable, "-m", "swapper", "serve", "--config", str(config)]
         environment = {**os.environ, "XDG_STATE_HOME": folder, "XDG_RUNTIME_DIR": folder}
         with running([*argv, "--listen", f"127.0.0.1:{port}"], environment):
             until_open(port)
-            async with scenarios.clients(f"http://127.0.0.1:{port}") as run:
-                yield run, starts
+            yield f"http://127.0.0.1:{port}", starts
 
 
-async def play(case: Case) -> Figures:
+def play(case: Case) -> Figures:
     """One round of one case."""
     load = os.getloadavg()[0]
-    async with serving(case) as (run, starts):
-        run.restart_clock()
+    with serving(case) as (url, starts):
+        figures = asyncio.run(ask(case, url))
+        return {"starts": len(starts.read_text().split()), **figures, "load_before": load}
+
+
+async def ask(case: Case, url: str) -> Figures:
+    """What the clients saw."""
+    async with scenarios.clients(url) as run:
         special = await case.play(run)
         times = run.times()
         return {
-            "starts": len(starts.read_text().split()),
             "makespan_s": run.makespan_s,
             "requests": len(times),
             "failed": run.num_failed,
@@ -138,7 +141,6 @@ async def play(case: Case) -> Figures:
             "p99_s": percentile(times, 0.99),
             "max_s": max(times),
             **special,
-            "load_before": load,
         }
 
 
@@ -177,7 +179,7 @@ def main() -> None:
     table = list(HEAD)
     for name, case in chosen.items():
         for _ in range(args.rounds):
-            found[name].append(asyncio.run(play(case)))
+            found[name].append(play(case))
         table.append(line(name, case, found[name]))
         print(table[-1], flush=True)
     print("\n".join(["", *table]))

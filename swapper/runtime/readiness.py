@@ -17,7 +17,7 @@ async def until_ready(endpoint: Endpoint, path: str | None) -> None:
     """Return when `path` answers 200; with None, when the port accepts. Never gives up."""
     clock = asyncio.get_running_loop().time
     began = clock()
-    while not await is_ready(endpoint, path):
+    while not await is_ready(endpoint, path):  # noqa: ASYNC110  # there is no event to wait for
         await asyncio.sleep(pause_s(clock() - began))
 
 
