@@ -188,8 +188,8 @@ def _shares_cores(model: ConfiguredModel, variants: tuple[Variant, ...]) -> bool
     return all(device == HOST for device in variants[0].needs)
 
 
-def _load_guess(model: ConfiguredModel) -> float:
+def _load_guess(model: ConfiguredModel) -> float | None:
     """Seconds to load, before any load was seen."""
     if model.header is not None:
         return 0.5 + model.header.file_bytes / LOAD_BYTES_S
-    return {"echo": 0.5, "url": 0.0}.get(model.spec.engine, model.spec.load_s)
+    return {"echo": 0.5, "url": 0.0}.get(model.spec.engine)

@@ -16,6 +16,7 @@ from swapper.core.registry import ModelSpec
 RATE_HALF_LIFE_S = 600.0  # how long a use counts in "how often it is wanted"
 FAILURES_FORGOTTEN_S = 60.0  # a worker that lived this long starts with a clean sheet
 LONGEST_BACK_OFF_S = 60.0
+UNKNOWN_LOAD_S = 5.0  # where there is nothing to go by
 PAUSES_KEPT = 8  # enough to know a habit by, few enough to drop it
 
 
@@ -24,13 +25,14 @@ class Demand:
     """Everything the scheduler remembers of one model beside its worker."""
 
     spec: ModelSpec
-    load_s: float  # the last load measured, or the first guess
+    load_s: float | None  # the last load measured, or the first guess
     queue: Queue = field(default_factory=Queue)
     wanted_since: float | None = None  # a load asked for without a request
     room_since: float | None = None  # when room began to be made for it
     # The last pauses between an answer and the next request; at first, that of one who asks at once.
     pauses: deque[float] = field(default_factory=lambda: deque([0.0], PAUSES_KEPT))
     last_end: float | None = None
+    turn_ended_at: float = -math.inf  # when its worker was last gone, having been asked to go
     failure: Failure | None = None
     num_failures: int = 0  # in a row
     retry_at: float = -math.inf
@@ -40,11 +42,16 @@ class Demand:
 
     @property
     def waits_since(self) -> float | None:
-        """When the oldest wish for this model came; None while nobody waits."""
-        if not self.queue:
-            return self.wanted_since
-        oldest = self.queue.oldest_at
-        return oldest if self.wanted_since is None else min(oldest, self.wanted_since)
+        """Since when it is in line for a turn; None while nobody waits.
+
+        Since its oldest wish came, or since its last turn ended with some of its queue still there:
+        else what is left of a long queue would have turn after turn before anybody who came later.
+        """
+        since = self.wanted_since
+        if self.queue:
+            oldest = self.queue.oldest_at
+            since = oldest if since is None else min(oldest, since)
+        return None if since is None else max(since, self.turn_ended_at)
 
     @property
     def priority(self) -> int:

@@ -61,7 +61,7 @@ class ModelSpec:
     queue_limit: int = 1000
     load_timeout_s: float = 300.0
     stop_grace_s: float = 10.0
-    load_s: float = 5.0  # a first guess, until it was measured
+    load_s: float | None = None  # a first guess, until it was measured; None: there is none
     pin: bool = False
     preload: bool = False
     priority: int = 0  # added to the request's own

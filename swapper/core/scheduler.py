@@ -182,8 +182,8 @@ class Scheduler:
         demand = self.demand[worker.model]
         demand.recover()
         demand.wanted_since = demand.room_since = None
-        demand.load_s = now - worker.started_at
-        self._do(ev.Measured(worker.model, worker.variant.settings, demand.load_s, larger))
+        demand.load_s = load_s = now - worker.started_at
+        self._do(ev.Measured(worker.model, worker.variant.settings, load_s, larger))
 
     def _on_measured(self, event: ev.WorkerMeasured) -> None:
         worker = self._worker(event.worker_id)
@@ -195,7 +195,7 @@ class Scheduler:
             return
         worker.measured = known
         self._learn_memory(worker, known)
-        load_s = self.demand[worker.model].load_s
+        load_s = self.demand[worker.model].load_or()
         self._do(ev.Measured(worker.model, worker.variant.settings, load_s, known))
 
     def _learn_memory(self, worker: Worker, measured: Bytes) -> None:
@@ -216,7 +216,9 @@ class Scheduler:
         self._forget_removed()
         if worker.model not in self.demand:
             return
-        if not was_asked:
+        if was_asked:
+            self.demand[worker.model].turn_ended_at = now
+        else:
             failure = event.failure or ev.Failure("crashed", f"{worker.model} ended by itself")
             self._on_failed(worker, failure, now, was_starting)
 
@@ -453,7 +455,7 @@ class Scheduler:
             holds = self.ledger.charge_of(worker.id)
             at = movable_at(worker, resident, waiting, len(residents))
             if at <= now:
-                cost_s = resident.load_s * (resident.uses(now) + 1e-3)
+                cost_s = resident.load_or() * (resident.uses(now) + 1e-3)
                 candidates.append(Candidate(worker.id, holds, cost_s, worker.is_idle))
             else:
                 blocked_until = min(blocked_until, at)
@@ -607,7 +609,7 @@ class Scheduler:
     def _refuse_full(self, demand: Demand, waiting: Waiting) -> None:
         limit = demand.spec.queue_limit
         reason = f"{limit} requests wait for {demand.spec.name} already; try again later"
-        self._refuse(demand, waiting, "queue_full", reason, max(1.0, demand.load_s))
+        self._refuse(demand, waiting, "queue_full", reason, max(1.0, demand.load_or()))
 
     def _refuse_failed(self, demand: Demand, now: float) -> None:
         failure = demand.failure or ev.Failure("crashed", "its worker ended")

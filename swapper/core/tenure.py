@@ -29,8 +29,10 @@ BRIEF = 0.01  # of the swap's cost: too little to matter, so that much is held f
 
 
 def swap_cost_s(resident: Demand, waiting: Demand) -> float:
-    """Seconds lost by letting `waiting` in and `resident` back later."""
-    return resident.load_s + waiting.load_s
+    """Seconds lost by letting `waiting` in and `resident` back later. A model of which nothing is
+    known is taken to load like the one that is there."""
+    back_s = resident.load_or()
+    return back_s + waiting.load_or(back_s)
 
 
 def movable_at(worker: Worker, resident: Demand, waiting: Demand, num_places: int) -> float:
@@ -59,6 +61,6 @@ def hold_s(resident: Demand, waiting: Demand) -> float:
     def cost_s(hold_s: float) -> float:
         held_s = sum(min(pause_s, hold_s) for pause_s in pauses)
         missed = sum(pause_s > hold_s for pause_s in pauses)
-        return num_waiting * held_s + missed * resident.load_s
+        return num_waiting * held_s + missed * resident.load_or()
 
     return min((0.0, *pauses), key=cost_s)

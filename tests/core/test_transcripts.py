@@ -209,6 +209,13 @@ class TestTurns:
         play(ev.RequestEnded(4), 1.3)
         assert play.scheduler.next_deadline() >= 1.3 + 0.025
 
+    def test_a_model_never_loaded_is_taken_to_load_like_the_one_that_is_there(self):
+        play = Play(model("a", load_s=None), model("b", load_s=None))
+        play(ev.RequestArrived(1, "a"), 0.0)
+        play(ev.RequestArrived(2, "b"), 0.5)
+        play(ev.WorkerReady("a#1"), 1.0)
+        assert play.scheduler.next_deadline() == 3.0
+
     def test_max_wait_shortens_the_quantum(self):
         play = Play(model("a"), model("b", max_wait_s=1.0))
         play(ev.RequestArrived(1, "a"), 0.0)
