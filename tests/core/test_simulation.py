@@ -64,6 +64,17 @@ def test_collation():
     assert run.now < 3.4
 
 
+def test_what_is_left_of_a_long_queue_waits_for_its_next_turn():
+    """Else it would be the oldest, and load again and again before the one it was moved out for."""
+    run = World(registry(model("a"), model("long", parallel=1)))
+    run.requests("long", [0.0] * 40, service_s=1.0)
+    lone = []
+    run.at(0.5, lambda: lone.append(run.request("a")))
+    run.run()
+    assert [name for _, name in run.starts] == ["long", "a", "long"]
+    assert lone[0].wait_s < 5.0
+
+
 def test_a_slow_stop_delays_nobody_else():
     run = World(registry(*MODELS[:3], host=2), stop_s=4.0)
     for name in "ab":
