@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import structlog
 
 from swapper.cli.tables import print_plan
+from swapper.core.events import Measured
+from swapper.core.registry import Registry
 from swapper.errors import ConfigError
 
 
 def report(source: Path) -> int:
     """Print the plan and everything worth knowing; 1 if anything is wrong."""
+    from swapper.app import state_dir
     from swapper.config import load, plan_registry
     from swapper.runtime.devices import survey
+    from swapper.runtime.history import read_measured
 
     try:
         config = load(source)
@@ -26,12 +31,25 @@ def report(source: Path) -> int:
         return 1
     _quiet()
     planned = plan_registry(config, survey({}).readings)
-    print_plan(config, planned.registry)
+    found = read_measured(state_dir(), config.launches)
+    print_plan(config, planned.registry, best_measured(planned.registry, found))
     for note in (*config.warnings, *planned.notes):
         click.echo(click.style(f"warning: {note}", fg="yellow"), err=True)
     for problem in config.problems:
         click.echo(click.style(f"error: {problem}", fg="red"), err=True)
     return 1 if config.problems else 0
+
+
+def best_measured(
+    registry: Registry, found: Mapping[tuple[str, str], Measured]
+) -> dict[str, Measured]:
+    """By model, what was measured of the best layout that was ever loaded."""
+    return {
+        name: found[name, variant.key]
+        for name, spec in registry.models.items()
+        for variant in reversed(spec.variants)
+        if (name, variant.key) in found
+    }
 
 
 def _quiet() -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from swapper.config import Config
 from swapper.config.units import format_duration, format_size
+from swapper.core.events import Measured
 from swapper.core.registry import Bytes, ModelSpec, Registry
 
 PIPED_WIDTH = 240  # a table that another program reads is not folded
@@ -29,7 +30,8 @@ def print_running(answer: Any) -> None:
     if not workers:
         click.echo("no model is loaded")
         return
-    names = ("model", "engine", "state", "in flight", "waiting", "memory", "idle", "expires")
+    memory = "memory (~estimate)"
+    names = ("model", "engine", "state", "in flight", "waiting", memory, "idle", "expires")
     _print(names, map(_running_row, workers))
 
 
@@ -65,17 +67,18 @@ def print_decisions(answer: Any) -> None:
     _print(("time", "model", "action", "why"), rows)
 
 
-def print_plan(config: Config, registry: Registry) -> None:
-    """What every model would take, and what there is."""
+def print_plan(config: Config, registry: Registry, measured: Mapping[str, Measured]) -> None:
+    """What every model would take, what it was measured to take, and what there is."""
     listen = ", ".join(map(str, config.listen))
     keys = f"{len(config.api_keys)} API keys" if config.api_keys else "no API keys"
     click.echo(f"{config.file}: listens on {listen}, {keys}")
     click.echo(f"memory for models: {_sizes(registry.budgets)}")
-    names = ("model", "engine", "memory (estimated)", "layers", "parallel", "ttl", "aliases", "")
-    _print(names, (_plan_row(spec) for spec in registry.models.values()))
+    names = ("model", "engine", "memory (estimated)", "measured", "layers", "parallel", "ttl")
+    rows = (_plan_row(spec, measured.get(spec.name)) for spec in registry.models.values())
+    _print((*names, "aliases", ""), rows)
 
 
-def _plan_row(spec: ModelSpec) -> tuple[str, ...]:
+def _plan_row(spec: ModelSpec, measured: Measured | None) -> tuple[str, ...]:
     best = spec.variants[0]
     layers = best.settings.get("gpu_layers")
     flags = ("pinned" if spec.pin else "", "preloaded" if spec.preload else "")
@@ -83,12 +86,18 @@ def _plan_row(spec: ModelSpec) -> tuple[str, ...]:
         spec.name,
         spec.engine,
         _sizes(best.needs) or ("-" if spec.engine == "url" else "unknown until measured"),
+        "-" if measured is None else _truth(measured),
         "" if layers is None else ("on the CPU" if layers == 0 else f"{layers} on GPU"),
         str(spec.parallel),
         "never" if spec.ttl_s == 0 else format_duration(spec.ttl_s),
         ", ".join(spec.aliases),
         ", ".join(flag for flag in flags if flag),
     )
+
+
+def _truth(measured: Measured) -> str:
+    sizes = _sizes(measured.memory)
+    return f"{sizes}{', ' if sizes else ''}loads in {measured.load_s:.1f} s"
 
 
 def _running_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
@@ -109,15 +118,20 @@ def _running_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _memory(memory: Mapping[str, Bytes]) -> str:
-    """What was measured; where nothing was, what is set aside."""
+    """What was measured of every device, and what had been estimated."""
     measured, estimated = memory.get("measured") or {}, memory.get("estimated") or {}
-    parts = [f"{device} {format_size(size)}" for device, size in measured.items()]
+    parts = [f"{device} {_size(measured, estimated, device)}" for device in measured]
     parts += [
         f"{device} ~{format_size(size)}"
         for device, size in estimated.items()
-        if device not in measured and ":" not in device.removeprefix("cuda:")
+        if device not in measured
     ]
     return ", ".join(parts) or "-"
+
+
+def _size(measured: Bytes, estimated: Bytes, device: str) -> str:
+    truth, guess = format_size(measured[device]), format_size(estimated.get(device, 0))
+    return truth if guess == truth or device not in estimated else f"{truth} (~{guess})"
 
 
 def _sizes(sizes: Bytes) -> str:

@@ -414,7 +414,8 @@ class Scheduler:
         worker_id = f"{model}#{next(self._generation)}"
         self.ledger.reserve(worker_id, needs)
         since = now if demand.room_since is None else demand.room_since
-        worker = self.workers[model] = Worker(worker_id, model, variant, now, since)
+        worker = Worker(worker_id, model, variant, now, since, reserved=needs)
+        self.workers[model] = worker
         timeout = demand.spec.load_timeout_s
         self._is_settled = False
         settings = {**variant.settings, **self._threads_at_start(worker, now)}

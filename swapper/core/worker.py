@@ -63,7 +63,8 @@ class Worker:
     num_in_flight: int = 0
     num_served: int = 0
     draining_for: str | None = None  # the model it makes room for; None: it goes for its own sake
-    measured: Bytes = field(default_factory=dict)
+    reserved: Bytes = field(default_factory=dict)  # at its start: the estimate
+    measured: Bytes = field(default_factory=dict)  # the truth, as far as it is known
     threads: int = 0  # CPU threads it was told to use; 0: it was told nothing
 
     def move(self, state: WorkerState) -> None:

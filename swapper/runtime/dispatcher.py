@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from swapper.core import events as ev
-from swapper.core.registry import Bytes, Registry, Settings
+from swapper.core.registry import GROUP, Bytes, Registry, Settings
 from swapper.core.scheduler import Scheduler
 from swapper.errors import Unavailable
 from swapper.runtime.endpoint import Endpoint
@@ -87,7 +87,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One worker as an operator sees it. Times in seconds, memory in bytes by device."""
+    """One worker as an operator sees it. Times in seconds, memory in bytes by device: what was set
+    aside for it at its start, and what it was measured to take."""
 
     model: str
     engine: str
@@ -269,7 +270,7 @@ class Dispatcher:
             pid=running.handle.pid if running else None,
             in_flight=worker.num_in_flight,
             progress=running.progress if running else 0.0,
-            reserved=dict(scheduler.ledger.charge_of(worker.id)),
+            reserved={n: b for n, b in worker.reserved.items() if not n.startswith(GROUP)},
             measured=worker.measured,
             idle_s=None if worker.idle_since is None else now - worker.idle_since,
             expires_in_s=None if expires_at == float("inf") else expires_at - now,

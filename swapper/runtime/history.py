@@ -106,8 +106,7 @@ class History:
 
     def recall(self, launches: Mapping[str, LaunchSpec]) -> dict[tuple[str, str], Measured]:
         """What was measured of these models as they are now, by their name and `Variant.key`."""
-        names = {identity(launch): name for name, launch in launches.items()}
-        return {(names[i], key): m for (i, key), m in self._measured.items() if i in names}
+        return _of(launches, self._measured)
 
     def log_decision(self, model: str, action: str, reason: str) -> None:
         """Keep one line of the decision log. The oldest give way."""
@@ -131,11 +130,7 @@ class History:
     def _load(self) -> None:
         with closing(_open(self._path)) as database, database:
             database.executescript(SCHEMA)
-            rows = database.execute("SELECT model, key, settings, load_s, memory FROM measured")
-            for name, key, settings, load_s, memory in rows:
-                model = name.rpartition("@")[0]
-                measured = Measured(model, json.loads(settings), load_s, json.loads(memory))
-                self._measured[name, key] = measured
+            self._measured = _read_all(database)
             rows = database.execute("SELECT at, model, action, reason FROM decision ORDER BY id")
             self._decisions.extend(Decision(*row) for row in rows)
 
@@ -166,6 +161,38 @@ class History:
             file=str(self._path),
             reason=str(error),
         )
+
+
+def read_measured(
+    folder: Path, launches: Mapping[str, LaunchSpec]
+) -> dict[tuple[str, str], Measured]:
+    """As `History.recall`, from the database of a swapper that may be running. Changes nothing; what
+    cannot be read counts as nothing. Blocks."""
+    uri = f"{(folder / FILE_NAME).absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as database:
+            return _of(launches, _read_all(database))
+    except (sqlite3.Error, ValueError):
+        return {}
+
+
+def _read_all(database: sqlite3.Connection) -> dict[tuple[str, str], Measured]:
+    """Everything measured, by identity and `Variant.key`."""
+    rows = database.execute("SELECT model, key, settings, load_s, memory FROM measured")
+    return {
+        (name, key): Measured(
+            name.rpartition("@")[0], json.loads(settings), load_s, json.loads(memory)
+        )
+        for name, key, settings, load_s, memory in rows
+    }
+
+
+def _of(
+    launches: Mapping[str, LaunchSpec], measured: Mapping[tuple[str, str], Measured]
+) -> dict[tuple[str, str], Measured]:
+    """What of it is of these models as they are now, by their name and `Variant.key`."""
+    names = {identity(launch): name for name, launch in launches.items()}
+    return {(names[i], key): m for (i, key), m in measured.items() if i in names}
 
 
 def _write_all(database: sqlite3.Connection, writes: Iterable[Write]) -> None:

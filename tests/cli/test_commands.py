@@ -51,11 +51,12 @@ def test_ps(counterpart: Any, swapper: Swapper) -> None:
         "flight",
         "waiting",
         "memory",
+        "(~estimate)",
         "idle",
         "expires",
     ]
     assert coder.split("   ")[0] == "coder"
-    for text in ("llamacpp", "ready", "host 608 MiB, cuda:0 ~2 GiB", "1m5s", "8m54s"):
+    for text in ("llamacpp", "ready", "host 608 MiB (~700 MiB), cuda:0 ~2 GiB", "1m5s", "8m54s"):
         assert text in coder
     assert "starting 42%" in chat
     assert chat.rstrip().endswith("never")
