@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from swapper.runtime import cgroup, devices
 from swapper.runtime.devices import HOST, Devices, Held
 
 from .conftest import HERE
+from .fake_driver import build
 
 MIB = 1 << 20
 MAP_A_FILE = """
@@ -165,15 +165,7 @@ def test_a_machine_without_control_groups(groups):
 @pytest.fixture(scope="module")
 def fake_driver(tmp_path_factory):
     """A folder with a library like NVIDIA's in it."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler or not sys.platform.startswith("linux"):
-        pytest.skip("needs a C compiler, and Linux")
-    folder = tmp_path_factory.mktemp("driver")
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-w", "-o", library, HERE / "fake_nvml.c"], check=True
-    )
-    return folder
+    return build(tmp_path_factory.mktemp("driver")).parent
 
 
 def python(script: str, **environment: str | Path):
@@ -224,6 +216,19 @@ def test_gpus_are_numbered_as_programs_see_them(fake_driver, visible, uuids):
     """
     seen = python(script, LD_LIBRARY_PATH=fake_driver, CUDA_VISIBLE_DEVICES=visible)
     assert seen == [[f"cuda:{n}", uuid] for n, uuid in enumerate(uuids)]
+
+
+def test_who_holds_what_may_be_written_in_a_file(fake_driver, tmp_path):
+    script = """
+    import json, os
+    from swapper.runtime.devices import survey_gpus
+    held = open(os.environ["FAKE_HELD"], "w")
+    print(f"0 {os.getpid()} 100\\n0 0 50\\n1 1 900\\n0 2 25", file=held, flush=True)
+    seen = survey_gpus({"a#1": os.getpid()})
+    print(json.dumps([[r.free >> 20, r.ours >> 20] for r in seen.values()]))
+    """
+    seen = python(script, LD_LIBRARY_PATH=fake_driver, FAKE_HELD=tmp_path / "held")
+    assert seen == [[825, 100], [100, 0]]
 
 
 def test_no_driver_means_no_gpus(tmp_path):
