@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -190,7 +191,16 @@ def _greet(config: Config, addresses: list[str]) -> None:
     model = next(iter(config.models), None)
     if url is None or model is None:
         return
-    print(GREETING.format(version=__version__, url=url.rstrip("/"), model=model), flush=True)
+    words = {"url": url.rstrip("/"), "model": model, "command": _own_command()}
+    print(GREETING.format(version=__version__, **words), flush=True)
+
+
+def _own_command() -> str:
+    """How this program is called here: it may not be on the PATH."""
+    program = Path(sys.argv[0])
+    if shutil.which(program.name):
+        return program.name
+    return os.path.relpath(program) if program.is_file() else "swapper"
 
 
 GREETING = """
@@ -212,9 +222,9 @@ Or from Python (pip install openai):
 
 Or stay in the terminal:
 
-  swapper run {model}          chat
-  swapper ps                   what is loaded
-  swapper list                 all models
+  {command} run {model}
+  {command} ps        what is loaded
+  {command} list      all models
 
 Ctrl-C ends it.
 """
