@@ -18,8 +18,9 @@ from swapper.front.metrics import Metrics
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound
-from swapper.runtime.dispatcher import Dispatcher, WorkerView
+from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.log_ring import LogLine
+from swapper.runtime.views import WorkerView
 
 Reload: TypeAlias = Callable[[], Awaitable[object]]
 

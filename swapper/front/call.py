@@ -11,7 +11,7 @@ from aiohttp import web
 from swapper.front.answer import CLIENT_LEFT, Answer
 from swapper.front.headers import Header
 from swapper.front.keys import Key
-from swapper.runtime.dispatcher import Lease
+from swapper.runtime.lease import Lease
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swapper.core.worker import WorkerState
-from swapper.runtime.dispatcher import Snapshot
+from swapper.runtime.views import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 STATES = tuple(state.value for state in WorkerState)

@@ -34,7 +34,8 @@ from swapper.front.passing import pass_into_stream, pass_on
 from swapper.front.refusal import DiedTwice, refusal_of
 from swapper.front.response import Response
 from swapper.front.upstream import Upstream
-from swapper.runtime.dispatcher import Dispatcher, Lease
+from swapper.runtime.dispatcher import Dispatcher
+from swapper.runtime.lease import Lease
 
 log = structlog.get_logger("swapper.front")
 

@@ -11,20 +11,20 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
 from swapper.core import events as ev
-from swapper.core.registry import GROUP, Bytes, Registry, Settings
+from swapper.core.registry import Bytes, Registry, Settings
 from swapper.core.scheduler import Scheduler
 from swapper.errors import Unavailable
-from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.history import Decision
+from swapper.runtime.lease import Lease, Running, Ticket
 from swapper.runtime.log_ring import LogRing
-from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts, WorkerHandle
+from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts
 from swapper.runtime.preflight import Preflight
+from swapper.runtime.views import Snapshot, snapshot
 from swapper.runtime.worker_client import status_of
 
 log = structlog.get_logger("swapper.dispatcher")
@@ -50,125 +50,6 @@ class Memory(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Running:
-    """A worker's handle and what became known of it."""
-
-    model: str
-    launch: LaunchSpec
-    handle: WorkerHandle
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    progress: float = 0.0
-
-
-@dataclass(slots=True)
-class Lease:
-    """The right to send one request to one worker. Valid inside its `async with`."""
-
-    worker_id: str
-    model: str
-    engine: str
-    endpoint: Endpoint
-    arrived_at: float  # on the dispatcher's clock
-    queue_s: float  # time waited in all; of it
-    swap_s: float  # others moved out
-    load_s: float  # and the worker loaded
-    _exited: asyncio.Event
-
-    async def lost(self, timeout_s: float = 1.0) -> bool:
-        """Whether the worker is gone; waits a moment for the news of it, for a connection may break
-        just before its process is seen to end."""
-        try:
-            await asyncio.wait_for(self._exited.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerView:
-    """One worker as an operator sees it. Times in seconds, memory in bytes by device: what was set
-    aside for it at its start, and what it was measured to take."""
-
-    model: str
-    engine: str
-    worker_id: str
-    state: str
-    pid: int | None
-    in_flight: int
-    progress: float
-    reserved: Bytes
-    measured: Bytes
-    idle_s: float | None
-    expires_in_s: float | None
-    ttl_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All workers, and how many requests wait for each model that somebody waits for."""
-
-    workers: tuple[WorkerView, ...]
-    waiting: Mapping[str, int]
-
-
-class _LeaseContext:
-    """One request's stay: arrives on entry, ends on exit, whoever leaves first."""
-
-    __slots__ = (
-        "_arrived",
-        "_dispatcher",
-        "_future",
-        "_outcome",
-        "_request_id",
-        "arrived_at",
-        "model",
-    )
-
-    def __init__(
-        self, dispatcher: Dispatcher, model: str, arrived_at: float | None, priority: int, key: str
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._request_id = next(dispatcher.request_ids)
-        self._outcome: Lease | Unavailable | None = None
-        self._future: asyncio.Future[None] | None = None
-        self.model = model
-        self.arrived_at = dispatcher.clock() if arrived_at is None else arrived_at
-        self._arrived = ev.RequestArrived(
-            self._request_id, model, self.arrived_at, priority=priority, key=key
-        )
-
-    async def __aenter__(self) -> Lease:
-        if not self._dispatcher.is_loaded(self.model):
-            await self._dispatcher.check(self.model)
-        self._dispatcher.tickets[self._request_id] = self
-        self._dispatcher.post(self._arrived)
-        try:
-            if self._outcome is None:
-                self._future = asyncio.get_running_loop().create_future()
-                await self._future
-            if isinstance(self._outcome, Lease):
-                return self._outcome
-            assert self._outcome is not None, "a ticket was resolved without an outcome"
-            raise self._outcome
-        except BaseException:
-            self._end()
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        del self._dispatcher.tickets[self._request_id]
-        self._dispatcher.post(ev.RequestEnded(self._request_id))
-
-    def resolve(self, outcome: Lease | Unavailable) -> None:
-        """The scheduler has decided. A client who has left meanwhile is no error."""
-        self._outcome = outcome
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
-
-
 class Dispatcher:
     """Owner of the scheduler and of all running workers."""
 
@@ -184,14 +65,14 @@ class Dispatcher:
         self.clock = clock
         self.logs = logs
         self.request_ids = itertools.count(1)
-        self.tickets: dict[ev.RequestId, _LeaseContext] = {}
+        self.tickets: dict[ev.RequestId, Ticket] = {}
         self.glance: Callable[[], Awaitable[None]] | None = None  # at the GPUs, after a rest
         self._scheduler = scheduler
         self._placement = placement
         self._launches = launches
         self._memory = memory
         self._preflight = Preflight()
-        self._running: dict[ev.WorkerId, _Running] = {}
+        self._running: dict[ev.WorkerId, Running] = {}
         self._facts: dict[str, WorkerFacts] = {}
         self._events: deque[ev.Event] = deque()
         self._is_handling = False
@@ -209,14 +90,14 @@ class Dispatcher:
 
     def lease(
         self, model: str, *, arrived_at: float | None = None, priority: int = 0, key: str = ""
-    ) -> _LeaseContext:
+    ) -> Ticket:
         """An async context manager that waits for a worker of `model` (a configured name).
 
         Entering raises Unavailable when the request is refused. Cancelling it while it waits, or
         leaving it, gives the place back. `arrived_at` keeps the place of a request tried again;
         `key` names the API key's holder, and `priority` is the key's.
         """
-        return _LeaseContext(self, model, arrived_at, priority, key)
+        return Ticket(self, model, arrived_at, priority, key)
 
     def is_loaded(self, model: str) -> bool:
         """Whether the model has a worker, whatever its state."""
@@ -253,29 +134,7 @@ class Dispatcher:
 
     def snapshot(self) -> Snapshot:
         """The state as an operator sees it."""
-        now = self.clock()
-        waiting = {m: len(d.queue) for m, d in self._scheduler.demand.items() if d.queue}
-        return Snapshot(tuple(self._view(model, now) for model in self._scheduler.workers), waiting)
-
-    def _view(self, model: str, now: float) -> WorkerView:
-        scheduler = self._scheduler
-        worker, spec = scheduler.workers[model], scheduler.demand[model].spec
-        running = self._running.get(worker.id)
-        expires_at = scheduler.expires_at(worker)
-        return WorkerView(
-            model=model,
-            engine=spec.engine,
-            worker_id=worker.id,
-            state=worker.state.value,
-            pid=running.handle.pid if running else None,
-            in_flight=worker.num_in_flight,
-            progress=running.progress if running else 0.0,
-            reserved={n: b for n, b in worker.reserved.items() if not n.startswith(GROUP)},
-            measured=worker.measured,
-            idle_s=None if worker.idle_since is None else now - worker.idle_since,
-            expires_in_s=None if expires_at == float("inf") else expires_at - now,
-            ttl_s=spec.ttl_s,
-        )
+        return snapshot(self._scheduler, self._running, self.clock())
 
     # ------------------------------------------------------------ for the app
 
@@ -320,7 +179,7 @@ class Dispatcher:
             return False
         return True
 
-    async def _gone(self, concerns: Callable[[_Running], bool], timeout_s: float) -> bool:
+    async def _gone(self, concerns: Callable[[Running], bool], timeout_s: float) -> bool:
         deadline = self.clock() + timeout_s
         while any(concerns(running) for running in self._running.values()):
             left = deadline - self.clock()
@@ -432,7 +291,7 @@ class Dispatcher:
             on_exit=on_exit,
             on_output=lambda line: self.logs.append(model, line),
         )
-        self._running[worker_id] = _Running(model, launch, handle)
+        self._running[worker_id] = Running(model, launch, handle)
 
     async def _set_threads(self, worker_id: str, threads: int) -> None:
         running = self._running.get(worker_id)

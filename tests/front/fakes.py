@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from swapper.core.registry import ModelSpec, Registry
 from swapper.errors import Unavailable
-from swapper.runtime.dispatcher import Snapshot, WorkerView
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.log_ring import LogRing
 from swapper.runtime.placement import WorkerFacts
+from swapper.runtime.views import Snapshot, WorkerView
 
 PATIENCE_S = 30.0  # for what must happen; the machine may be busy
 

@@ -12,8 +12,8 @@ from swapper.config.listen import Listen
 from swapper.core.registry import ModelSpec
 from swapper.errors import RefusalKind, Unavailable
 from swapper.front.keys import ApiKey
-from swapper.runtime.dispatcher import Snapshot
 from swapper.runtime.placement import WorkerFacts
+from swapper.runtime.views import Snapshot
 from tests.front.conftest import House
 from tests.front.fakes import EVENTS_HEAD, LAST_CHUNK, PATIENCE_S, Peer, chunk, view
 

@@ -1,0 +1,67 @@
+"""The state of things as an operator sees it: values, taken at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from swapper.core import events as ev
+from swapper.core.registry import GROUP, Bytes
+from swapper.core.scheduler import Scheduler
+from swapper.runtime.lease import Running
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker as an operator sees it. Times in seconds, memory in bytes by device: what was set
+    aside for it at its start, and what it was measured to take."""
+
+    model: str
+    engine: str
+    worker_id: str
+    state: str
+    pid: int | None
+    in_flight: int
+    progress: float
+    reserved: Bytes
+    measured: Bytes
+    idle_s: float | None
+    expires_in_s: float | None
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All workers, and how many requests wait for each model that somebody waits for."""
+
+    workers: tuple[WorkerView, ...]
+    waiting: Mapping[str, int]
+
+
+def snapshot(scheduler: Scheduler, running: Mapping[ev.WorkerId, Running], now: float) -> Snapshot:
+    """What the scheduler knows, and what is known of its workers' processes."""
+    waiting = {model: len(d.queue) for model, d in scheduler.demand.items() if d.queue}
+    views = (_view(scheduler, model, running, now) for model in scheduler.workers)
+    return Snapshot(tuple(views), waiting)
+
+
+def _view(
+    scheduler: Scheduler, model: str, running: Mapping[ev.WorkerId, Running], now: float
+) -> WorkerView:
+    worker, spec = scheduler.workers[model], scheduler.demand[model].spec
+    process = running.get(worker.id)
+    expires_at = scheduler.expires_at(worker)
+    return WorkerView(
+        model=model,
+        engine=spec.engine,
+        worker_id=worker.id,
+        state=worker.state.value,
+        pid=process.handle.pid if process else None,
+        in_flight=worker.num_in_flight,
+        progress=process.progress if process else 0.0,
+        reserved={n: b for n, b in worker.reserved.items() if not n.startswith(GROUP)},
+        measured=worker.measured,
+        idle_s=None if worker.idle_since is None else now - worker.idle_since,
+        expires_in_s=None if expires_at == float("inf") else expires_at - now,
+        ttl_s=spec.ttl_s,
+    )
