@@ -1,0 +1,1 @@
+"""Compares the rule of turns with other rules, and with what hindsight would have done."""
