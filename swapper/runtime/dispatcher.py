@@ -120,9 +120,13 @@ class Dispatcher:
         self.post(ev.LoadRequested(model))
 
     async def unload(self, model: str, timeout_s: float) -> bool:
-        """Unload the model once its answers in flight are done; False if that took longer."""
+        """Unload the model once its answers in flight are done; False if that took longer.
+
+        Whoever asks for it meanwhile has it loaded anew, which is waited for no longer.
+        """
+        going = [running for running in self._running.values() if running.model == model]
         self.post(ev.UnloadRequested(model))
-        return await self._gone(lambda r: r.model == model, timeout_s)
+        return await self._gone(lambda r: any(r is one for one in going), timeout_s)
 
     def facts(self, model: str) -> WorkerFacts | None:
         """What the model's last ready worker said of itself; None if there was none."""
