@@ -53,6 +53,10 @@ class Demand:
             since = oldest if since is None else min(oldest, since)
         return None if since is None else max(since, self.turn_ended_at)
 
+    def load_or(self, like_s: float = UNKNOWN_LOAD_S) -> float:
+        """Seconds to load; `like_s` where nothing is known of it."""
+        return like_s if self.load_s is None else self.load_s
+
     @property
     def priority(self) -> int:
         """Of the most urgent wish."""
