@@ -29,12 +29,15 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="traces whose name contains this"
     )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="other traces of the same kinds; not kept"
+    )
     options = parser.parse_args()
     began = time.monotonic()
-    plans = load_plans()
+    plans = {} if options.seed else load_plans()
     rows = []
     print(HEAD)
-    for trace in all_traces():
+    for trace in all_traces(options.seed):
         if options.only not in trace.name:
             continue
         plan = plan_for(trace, plans, options.search)
@@ -42,9 +45,9 @@ def main() -> None:
         scores["optimum"] = replay(trace, plan.turns)
         print(line(trace, scores, plan), flush=True)
         rows.append(row(trace, scores, plan))
-        if options.search:
+        if options.search and not options.seed:
             save_plans(plans)
-    if not options.only:
+    if not options.only and not options.seed:
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"\n{time.monotonic() - began:.0f} s")
 

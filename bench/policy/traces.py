@@ -161,15 +161,15 @@ GENERATORS: dict[str, Generator] = {
 LOADS_S = (1.0, 40.0)
 
 
-def trace_of(name: str, load_s: float) -> Trace:
+def trace_of(name: str, load_s: float, seed: int = 0) -> Trace:
     """The trace of that name for a box with such loads; the same one every time."""
     trace = Trace(name, load_s)
-    GENERATORS[name](trace, random.Random(name))
+    GENERATORS[name](trace, random.Random(f"{name} {seed}" if seed else name))
     return trace
 
 
-def all_traces() -> Iterator[Trace]:
+def all_traces(seed: int = 0) -> Iterator[Trace]:
     """Every trace, with short loads and with long ones."""
     for name in GENERATORS:
         for load_s in LOADS_S:
-            yield trace_of(name, load_s)
+            yield trace_of(name, load_s, seed)
