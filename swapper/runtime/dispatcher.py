@@ -76,7 +76,8 @@ class Dispatcher:
         self._facts: dict[str, WorkerFacts] = {}
         self._events: deque[ev.Event] = deque()
         self._is_handling = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's handle of a timer that is due at once does not know
         self._changed = asyncio.Event()  # set, and replaced, whenever a worker came or went
         self._is_busy = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -329,12 +330,13 @@ class Dispatcher:
         finds nothing to do and is armed anew, which is cheaper than moving it at every request."""
         deadline = self._scheduler.next_deadline()
         if self._timer is not None:
-            if self._timer.when() <= deadline:
+            if self._timer_at <= deadline:
                 return
             self._timer.cancel()
             self._timer = None
         if deadline != float("inf"):
             self._timer = asyncio.get_running_loop().call_at(deadline, self._on_timer)
+            self._timer_at = deadline
 
     def _on_timer(self) -> None:
         self._timer = None

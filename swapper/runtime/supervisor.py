@@ -70,7 +70,8 @@ class Supervisor:
         self._is_stopping = False
         self._progress = -1.0
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._kill_timer: asyncio.TimerHandle | None = None
+        self._kill_timer: asyncio.Handle | None = None
+        self._kill_at = 0.0  # uvloop's handle of a timer that is due at once does not know
         self.gone = self._loop.create_task(self._live())  # done when nothing is left of it
 
     @property
@@ -187,8 +188,10 @@ class Supervisor:
         """Have it killed after `grace_s`, or sooner if that was said before."""
         if self._group is None:
             return
+        kill_at = self._loop.time() + max(0.0, grace_s)
         if self._kill_timer is not None:
-            if self._kill_timer.when() <= self._loop.time() + grace_s:
+            if self._kill_at <= kill_at:
                 return
             self._kill_timer.cancel()
-        self._kill_timer = self._loop.call_later(max(0.0, grace_s), self._group.kill)
+        self._kill_timer = self._loop.call_at(kill_at, self._group.kill)
+        self._kill_at = kill_at
