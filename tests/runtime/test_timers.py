@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
 from swapper.core import events as ev
+from swapper.core.registry import Registry
+from swapper.core.scheduler import Scheduler
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.log_ring import LogRing
 from swapper.runtime.placement import LaunchSpec
@@ -27,9 +28,7 @@ def test_a_deadline_of_this_moment_may_be_followed_by_any_other():
     deadlines = iter([0.0, 0.0, 5.0, 1.0])
     events = []
 
-    class Scheduler(SimpleNamespace):
-        waiting = workers = in_flight = ()
-
+    class Told(Scheduler):
         def handle(self, event, now):
             events.append(event)
             return []
@@ -40,7 +39,7 @@ def test_a_deadline_of_this_moment_may_be_followed_by_any_other():
 
     async def main():
         clock = asyncio.get_running_loop().time
-        dispatcher = Dispatcher(Scheduler(), None, {}, None, LogRing(), clock)
+        dispatcher = Dispatcher(Told(Registry({}, {})), None, {}, None, LogRing(), clock)
         for _ in range(4):
             dispatcher.post(ev.TimePassed())
         await eventually(lambda: len(events) == 5)
