@@ -64,6 +64,7 @@ class Context:
         self.batch = Batch(L.llama_n_batch(pointer))
         self._memory = L.llama_get_memory(pointer)
         self._num_vocab = num_vocab
+        self.threads: int = L.llama_n_threads(pointer)
 
     def run(self, chunks: Ordered[Chunk]) -> tuple[int, list[int]]:
         """Run one step; llama_decode's verdict, and the row in the batch at which each chunk starts."""
@@ -112,6 +113,7 @@ class Context:
 
     def set_threads(self, threads: int) -> None:
         L.llama_set_n_threads(self.pointer, threads, threads)
+        self.threads = L.llama_n_threads(self.pointer)
 
     def free(self) -> None:
         if self.pointer:

@@ -139,7 +139,7 @@ class LlamaEngine:
 
     def metrics(self) -> str:
         """As the Engine protocol says."""
-        return render(self._stepper)
+        return render(self._stepper, self._context.threads if self._context else 0)
 
     def memory(self) -> dict[str, int]:
         """As the Engine protocol says."""

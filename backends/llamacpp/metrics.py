@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends.llamacpp.stepper import Stepper
 
 
-def render(stepper: Stepper | None) -> str:
+def render(stepper: Stepper | None, threads: int) -> str:
     """All metrics. Read from another thread than the one that counts: each value is true, not their sum."""
     if stepper is None:
         return ""
@@ -29,6 +29,7 @@ def render(stepper: Stepper | None) -> str:
         ("n_busy_slots_per_decode", "gauge", "Sequences a step", rows_a_step),
         ("kv_cache_usage_ratio", "gauge", "Share of the KV pool in use", cells.used / cells.size),
         ("kv_cache_tokens", "gauge", "Cells of the KV pool in use", cells.used),
+        ("threads", "gauge", "CPU threads it computes with", threads),
         ("kept_tokens", "gauge", "Tokens kept of finished sequences", scheduler.cache.num_tokens),
     )
     lines = []
