@@ -6,6 +6,7 @@ monotonic clock, memory is bytes by device name (`host`, `cuda:0`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -94,11 +95,11 @@ class DeviceReading:
 class DevicesRead:
     """How full the devices really are; memory held by other programs is not ours to give.
 
-    `counted`: the workers that were there when the reading began, and so may be in it.
+    It took a while: of workers that ended after `began_at` it may tell the old.
     """
 
     readings: Mapping[str, DeviceReading]
-    counted: frozenset[WorkerId] = frozenset()
+    began_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from swapper.core.events import DevicesRead, WorkerId
+from swapper.core.events import DevicesRead
 from swapper.core.registry import Bytes, is_gpu
 
 RETURN_S = 5.0
@@ -30,7 +30,7 @@ class _Returning:
 
     whole: int  # what the device leaves us when all of it is back
     until: float = -math.inf
-    unread: dict[WorkerId, int] = field(default_factory=dict)  # of whom no reading has told yet
+    unread: list[tuple[float, int]] = field(default_factory=list)  # when, and how many bytes
 
 
 class Ledger:
@@ -62,7 +62,7 @@ class Ledger:
         budget = self.budget(name)
         left = self._left.get(name, budget)
         if (returning := self._returning.get(name)) is not None:
-            left -= sum(returning.unread.values())
+            left -= sum(size for _, size in returning.unread)
         return min(budget, left)
 
     def returning(self, name: str) -> int:
@@ -110,7 +110,7 @@ class Ledger:
         for name, size in charge.items():
             if size and is_gpu(name) and name in self._left:
                 returning = self._returning.setdefault(name, _Returning(self._left[name]))
-                returning.unread[worker_id] = size
+                returning.unread.append((now, size))
                 returning.until = now + RETURN_S
 
     def observe(self, read: DevicesRead) -> None:
@@ -118,8 +118,8 @@ class Ledger:
         for name, reading in read.readings.items():
             self._left[name] = reading.free + reading.ours
             if (returning := self._returning.get(name)) is not None:
-                # A reading that was begun before a worker's end may count its memory as ours still.
-                returning.unread = {w: n for w, n in returning.unread.items() if w in read.counted}
+                # A reading begun before a worker's end may count its memory as ours still.
+                returning.unread = [(t, n) for t, n in returning.unread if t >= read.began_at]
                 if not returning.unread and self._left[name] >= returning.whole:
                     del self._returning[name]
 

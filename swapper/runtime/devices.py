@@ -12,7 +12,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -34,6 +34,7 @@ class Survey:
     readings: Mapping[str, DeviceReading]
     footprints: Mapping[str, Bytes] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
+    began_at: float = 0.0  # on the event loop's clock, where it was taken on one
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ class Devices:
 
     async def _take(self) -> Survey:
         try:
-            self._last = await asyncio.to_thread(survey, dict(self._workers()))
+            began_at = asyncio.get_running_loop().time()
+            taken = await asyncio.to_thread(survey, dict(self._workers()))
+            self._last = replace(taken, began_at=began_at)
             self._taken_at = time.monotonic()
             return self._last
         finally:

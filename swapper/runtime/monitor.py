@@ -36,7 +36,7 @@ class Monitor:
         while True:
             await self._dispatcher.busy()
             survey = await self._devices.survey()
-            self._dispatcher.post(ev.DevicesRead(survey.readings, frozenset(survey.footprints)))
+            self._dispatcher.post(ev.DevicesRead(survey.readings, survey.began_at))
             self._tell_growth(survey.footprints)
             await self._rest()
 
@@ -58,10 +58,10 @@ class Monitor:
                 await asyncio.sleep(RETURNING_EVERY_S)
 
     async def _read_gpus(self) -> None:
-        workers = self._dispatcher.pids()
-        readings = await asyncio.to_thread(survey_gpus, workers)
-        self._glanced_at = self._dispatcher.clock()
-        self._dispatcher.post(ev.DevicesRead(readings, frozenset(workers)))
+        began_at = self._dispatcher.clock()
+        readings = await asyncio.to_thread(survey_gpus, self._dispatcher.pids())
+        self._glanced_at = began_at
+        self._dispatcher.post(ev.DevicesRead(readings, began_at))
 
     def _tell_growth(self, footprints: Mapping[ev.WorkerId, Bytes]) -> None:
         """Each worker's fullest so far; only once it has answered something, for what it has not

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,12 +71,12 @@ class OnGpus(Play):
         self.scheduler = Scheduler(Registry(models, {"host": 100, **budgets}))
         self.now = 0.0
 
-    def read(self, counted=(), **left):
+    def read(self, began_at=math.inf, **left):
         """A reading of GPUs of 10 each, in which others leave so much."""
         readings = {
             name.replace("_", ":"): ev.DeviceReading(10, free) for name, free in left.items()
         }
-        return self(ev.DevicesRead(readings, frozenset(counted)))
+        return self(ev.DevicesRead(readings, began_at))
 
 
 def anywhere(name, size, **changes):
@@ -168,7 +170,7 @@ class TestReturning:
 
     def test_a_reading_begun_before_the_end_says_nothing(self):
         play = self.gone()
-        assert play.read(counted=["a#1"], cuda_0=10) == []
+        assert play.read(began_at=100.9, cuda_0=10) == []
         assert kinds(play.read(cuda_0=10)) == ["StartWorker"]
 
     def test_unread_it_is_given_when_the_wait_is_over(self):
@@ -191,7 +193,7 @@ class TestReturning:
         play.ready("a", "a#2", now=0.0)
         play(ev.RequestArrived(1, "b"), 100.0)
         play(ev.WorkerExited("a#2"), 101.0)
-        assert play.read(counted=["c#1"], cuda_0=7) == []
+        assert play.read(cuda_0=7) == []
         assert play.state("c").name == "READY"
         assert kinds(play(ev.TimePassed(), 106.0)) == ["StopWorker"]  # it is short of memory now
 
