@@ -80,7 +80,7 @@ def _candidates(
         if gpu_layers is None:
             fewer = _fewer(shape, plan, budgets[by_room[0]])
             if not any(fits(variant.needs, budgets) for variant in whole):
-                yield from _partly_on_all(shape, plan, budgets, max(fewer, default=0), by_room)
+                yield from _partly_on_all(shape, plan, budgets, by_room)
             for layers in fewer:
                 yield from (_on(shape, plan, layers, [gpu], budgets) for gpu in by_room)
     if gpu_layers is None or not gpus or not wanted:
@@ -99,15 +99,16 @@ def _on_fewest(
 
 
 def _partly_on_all(
-    shape: Shape, plan: LoadPlan, budgets: Bytes, least: int, gpus: Sequence[str]
+    shape: Shape, plan: LoadPlan, budgets: Bytes, gpus: Sequence[str]
 ) -> Iterator[Variant]:
-    """As many layers as all GPUs hold together, if that is more than `least`."""
-    if len(gpus) > 1:
-        for layers in range(shape.num_layers, least, -1):
-            variant = _on(shape, plan, layers, gpus, budgets)
-            if fits(variant.needs, budgets):
-                yield variant
-                return
+    """As many layers as all GPUs hold together, if that is more than one holds."""
+    for layers in range(shape.num_layers, 0, -1):
+        if len(gpus) < 2 or gpu_bytes(shape, plan, layers) <= budgets[gpus[0]]:
+            return
+        variant = _on(shape, plan, layers, gpus, budgets)
+        if fits(variant.needs, budgets):
+            yield variant
+            return
 
 
 def _fewer(shape: Shape, plan: LoadPlan, budget: int) -> list[int]:

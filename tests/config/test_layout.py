@@ -72,6 +72,24 @@ def test_two_gpus_share_what_neither_takes_alone() -> None:
     assert sum(best.needs[gpu] for gpu in ("cuda:0", "cuda:1")) > gpu_bytes(EIGHT_B, PLAN, 33)
 
 
+def test_as_few_gpus_as_do_and_each_choice_of_them() -> None:
+    gpus = ["cuda:0", "cuda:1", "cuda:2"]
+    budgets = {"host": 64 * GIB, **dict.fromkeys(gpus, 4 * GIB)}
+    whole = [v for v in layouts(EIGHT_B, PLAN, budgets, None, gpus) if v.quality[0] == 33]
+    assert [v.settings["devices"] for v in whole] == [
+        ["cuda:0", "cuda:1"], ["cuda:0", "cuda:2"], ["cuda:1", "cuda:2"],
+    ]  # fmt: skip
+    assert {v.quality for v in whole} == {(33, -2)}
+
+
+def test_what_all_gpus_together_do_not_hold_fills_all_of_them() -> None:
+    gpus = ["cuda:0", "cuda:1"]
+    budgets = {"host": 64 * GIB, **dict.fromkeys(gpus, 2 * GIB)}
+    best, *others = layouts(EIGHT_B, PLAN, budgets, None, gpus)
+    assert best.settings["devices"] == gpus
+    assert 33 > best.quality[0] > max(variant.quality[0] for variant in others)
+
+
 def test_a_fixed_number_of_layers_is_kept() -> None:
     budgets = {"host": 64 * GIB, "cuda:0": 24 * GIB}
     for layers, told in ((10, 10), (99, 33)):
@@ -113,5 +131,6 @@ def test_what_is_offered_fits_or_is_the_last_resort(
     variants = layouts(EIGHT_B, plan, budgets, layers, list(gpus))
     assert len(variants) == 1 or all(fits(variant.needs, budgets) for variant in variants)
     assert len({variant.key for variant in variants}) == len(variants)
+    assert variants[0].quality == max(variant.quality for variant in variants)
     chosen = auto_context(EIGHT_B, plan, budgets, layers, list(gpus))
     assert min(context, 4096) <= chosen <= context

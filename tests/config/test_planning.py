@@ -116,6 +116,24 @@ models:
     assert models["b"].variants[0].needs == {"host": GIB, "cuda:0": 2 * GIB}
 
 
+def test_memory_on_any_gpu_is_a_choice_among_all(configure: Configure) -> None:
+    config = configure("""
+models:
+  a: {engine: command, cmd: sh, memory: {cuda: 2GiB, host: 1GiB}}
+  b: {engine: command, cmd: sh, memory: {"cuda:1": 2GiB}}
+  c: {engine: command, cmd: sh, memory: {host: 1GiB}}
+""")
+    models = build_registry(config, machine(host=8, cuda_0=8, cuda_1=8)).models
+    assert [(v.needs, v.settings) for v in models["a"].variants] == [
+        ({gpu: 2 * GIB, "host": GIB}, {"devices": [gpu]}) for gpu in ("cuda:0", "cuda:1")
+    ]
+    assert models["b"].variants[0].settings == {"devices": ["cuda:1"]}
+    assert models["c"].variants[0].settings == {}
+    assert "needs 2 GiB of cuda, where 0 B may be used: it cannot be loaded" in "".join(
+        notes(config, host=8)
+    )
+
+
 def test_a_model_whose_file_is_missing_stays_configured(configure: Configure) -> None:
     config = configure("models: {m: {engine: llamacpp, path: nix.gguf}}")
     spec = build_registry(config, machine(host=8)).models["m"]
