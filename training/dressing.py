@@ -1,5 +1,6 @@
 """Makes a bare question look as people write: greetings, context, fillers, typos, case, marks."""
 
+import re
 from random import Random
 
 from training.spintax import expand
@@ -97,6 +98,18 @@ SAME = {
     "long": "much time",
     "have": "got|possess",
 }
+# Patterns are written in lower case; people write names as names, most of the time.
+NAMES = listed("""GPU GPUs CPU CPUs YAML JSON API APIs HTTP URL URLs UI GUI GGUF GGUFs VRAM RAM OpenAI
+Anthropic Ollama Claude Code Python vLLM CUDA NVIDIA Prometheus Grafana Linux Ubuntu LLM LLMs TTL MIT
+KV AWQ GPTQ FP8 Q4_K_M Q8_0 MLX Docker Ctrl-C ChatGPT GPT SSE LRU OOM PC SDK IDE Unix AI Triton
+PyTorch TGI LAN RTX CLI PID TCP SIGTERM Rust Java English French German Spanish Latin""")
+AS_NAMES = {name.lower(): name for name in NAMES if name != "Code"} | {
+    "hugging face": "Hugging Face",
+    "claude code": "Claude Code",
+    "open webui": "Open WebUI",
+    "raspberry pi": "Raspberry Pi",
+}
+ANY_NAME = re.compile(r"\b(" + "|".join(sorted(AS_NAMES, key=len, reverse=True)) + r")\b")
 FILLERS = listed("just really actually maybe simply even also still ever exactly please")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -143,7 +156,9 @@ def recase(text: str, rng: Random) -> str:
         return text
     if kind < 0.32:
         return text.upper()
-    proper = text.replace(" i ", " I ").replace(" i'", " I'").replace("gpu", "GPU")
+    proper = text.replace(" i ", " I ").replace(" i'", " I'")
+    if rng.random() < 0.8:
+        proper = ANY_NAME.sub(lambda match: AS_NAMES[match[1]], proper)
     if rng.random() < 0.4:
         proper = proper.replace("swapper", "Swapper")
     return proper[:1].upper() + proper[1:]

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -32,8 +33,7 @@ def main() -> None:
     recipe = RECIPES[arguments.name]
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(recipe.seed)
-    tokenizer = make_tokenizer(recipe)
-    model = Llama(recipe.shape)
+    tokenizer, model = begin(recipe, arguments.start)
     train(model, recipe, tokenizer, arguments.steps or recipe.steps, arguments.checkpoint)
     export(model, recipe, tokenizer, arguments.out)
 
@@ -43,9 +43,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--steps", type=int, help="train for fewer steps, to try things out")
+    parser.add_argument("--start", type=Path, help="go on from an exported model's folder")
     parser.add_argument("--checkpoint", type=Path, help="file to save the weights in on the way")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
+
+
+def begin(recipe: Recipe, start: Path | None) -> tuple[Tokenizer, Llama]:
+    model = Llama(recipe.shape)
+    if start is None:
+        return make_tokenizer(recipe), model
+    model.load_state_dict(load_file(start / "model.safetensors"))
+    return Tokenizer.from_file(str(start / "tokenizer.json")), model
 
 
 def make_tokenizer(recipe: Recipe) -> Tokenizer:
