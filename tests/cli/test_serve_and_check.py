@@ -28,7 +28,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stands in for the server; every configuration it was to serve."""
     app = ModuleType("swapper.app")
     configs: list[Config] = []
-    app.serve = lambda config: configs.append(config) or 5  # type: ignore[attr-defined]
+    app.serve = lambda config, *_: configs.append(config) or 5  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "swapper.app", app)
     return configs
 
