@@ -28,7 +28,6 @@ def set_up_logs(level: str = "info") -> None:
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=_factory(is_terminal),
-        cache_logger_on_first_use=True,
     )
 
 

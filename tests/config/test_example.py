@@ -14,7 +14,13 @@ from swapper.config.load import parse_config
 
 jsonschema = pytest.importorskip("jsonschema")
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
-KEYS = {"SWAPPER_API_KEY": "a", "ALICE_KEY": "b", "BATCH_KEY": "batch", "WHISPER_KEY": "c", "OTHER_KEY": "d"}
+KEYS = {
+    "SWAPPER_API_KEY": "a",
+    "ALICE_KEY": "b",
+    "BATCH_KEY": "batch",
+    "WHISPER_KEY": "c",
+    "OTHER_KEY": "d",
+}
 
 
 def uncommented() -> str:
