@@ -85,8 +85,12 @@ class Demand:
         self.failure = failure
         free_tries = 1 if was_ready else 0
         doublings = self.num_failures - 1 - free_tries
-        back_off = min(LONGEST_BACK_OFF_S, 2.0**doublings) if doublings >= 0 else 0.0
+        back_off = min(LONGEST_BACK_OFF_S, 2.0 ** min(doublings, 10)) if doublings >= 0 else 0.0
         self.retry_at = now + back_off
+
+    def serve_out(self) -> None:
+        """A worker that was of use ended as it was asked to: what failed before is no row."""
+        self.num_failures = 0
 
     def recover(self) -> None:
         """The model is up."""

@@ -218,6 +218,8 @@ class Scheduler:
             return
         if was_asked:
             self.demand[worker.model].turn_ended_at = now
+            if worker.num_served:
+                self.demand[worker.model].serve_out()
         else:
             failure = event.failure or ev.Failure("crashed", f"{worker.model} ended by itself")
             self._on_failed(worker, failure, now, was_starting)

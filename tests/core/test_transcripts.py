@@ -322,6 +322,27 @@ class TestFailures:
         assert kinds(play(ev.RequestArrived(3, "a"), 7.5)) == ["Reject"]
         assert kinds(play(ev.RequestArrived(4, "a"), 8.0)) == ["StartWorker"]
 
+    def test_crashes_with_a_good_life_between_them_are_no_loop(self):
+        play = Play(model("a"))
+        for day in range(5):
+            crashing, good = f"a#{2 * day + 1}", f"a#{2 * day + 2}"
+            play.ready("a", crashing, request_id=2 * day + 1, now=day * 86400.0)
+            assert play(ev.WorkerExited(crashing, None)) == []
+            play(ev.RequestEnded(2 * day + 1))
+            started = play(ev.RequestArrived(2 * day + 2, "a"))  # at once
+            assert kinds(started) == ["StartWorker"]
+            play(ev.WorkerReady(good))
+            play(ev.RequestEnded(2 * day + 2))
+            play(ev.UnloadRequested("a"))
+            play(ev.WorkerExited(good, None))
+
+    def test_a_model_that_never_loads_is_tried_every_minute_for_ever(self):
+        play = Play(model("a"))
+        for minute in range(1, 1100):
+            play(ev.RequestArrived(minute, "a"), minute * 61.0)
+            refusal = play(ev.WorkerExited(f"a#{minute}", BAD_FILE), minute * 61.0 + 0.5)[0]
+        assert refusal.retry_after_s == 60.0
+
     def test_out_of_memory_on_load_is_tried_once_more_with_a_larger_figure(self):
         oom = ev.Failure("out_of_memory", "no memory")
         play = Play(model("a", size=100), host=200)
