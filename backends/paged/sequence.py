@@ -1,0 +1,80 @@
+"""One request's tokens, the blocks that hold their keys and values, and how far the model has come.
+
+Pure; no torch here.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+BLOCK_SIZE = 16  # tokens a block
+
+
+def cdiv(amount: int, size: int) -> int:
+    """How many parts of `size` hold `amount`."""
+    return -(-amount // size)
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A prompt with the answer so far.
+
+    The first `num_computed` tokens stand in `blocks`. The last token is never among them before a
+    step: running it is what yields the next one.
+    """
+
+    serial: int  # order of arrival
+    tokens: list[int]  # prompt, then answer
+    max_tokens: int
+    scope: str = ""
+    needs_all_rows: bool = False  # the output of every prompt position is wanted: nothing is reused
+    num_prompt: int = field(init=False)
+    num_computed: int = 0
+    num_cached: int | None = None  # of the prompt, at first admission
+    blocks: list[int] = field(default_factory=list)
+    seat: int | None = None  # its place among those that run; None: it waits, or is over
+    _digests: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_answer(self) -> int:
+        return len(self.tokens) - self.num_prompt
+
+    @property
+    def num_left(self) -> int:
+        """Tokens to run before the next one can be sampled; 1 while decoding."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_running(self) -> bool:
+        return self.seat is not None
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.num_left == 1
+
+    def blocks_wanted(self, num_tokens: int) -> int:
+        """Blocks to add before `num_tokens` of its tokens have room."""
+        return max(0, cdiv(num_tokens, BLOCK_SIZE) - len(self.blocks))
+
+    def digests(self, count: int) -> list[bytes]:
+        """What names the contents of its first `count` blocks, all of them full.
+
+        Each digest covers the tokens of its block and all before it, and the scope: two sequences
+        share a block only where everything up to its end is the same.
+        """
+        known = self._digests
+        while len(known) < count:
+            begin = len(known) * BLOCK_SIZE
+            parent = known[-1] if known else blake2b(self.scope.encode(), digest_size=16).digest()
+            tokens = array("q", self.tokens[begin : begin + BLOCK_SIZE]).tobytes()
+            known.append(blake2b(parent + tokens, digest_size=16).digest())
+        return known[:count]

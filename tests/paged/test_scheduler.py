@@ -1,0 +1,194 @@
+"""The scheduler against a cache that remembers what was written where: no step may read what is not there."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.paged.block_manager import BlockManager
+from backends.paged.scheduler import Chunk, Scheduler, plan_chunks
+from backends.paged.sequence import BLOCK_SIZE, Sequence, cdiv
+
+Prefix = tuple[str, tuple[int, ...]]
+
+
+@dataclass
+class Machine:
+    """A scheduler with a make-believe model. Every cell holds the text up to and with its token."""
+
+    num_blocks: int
+    budget: int = 64
+    max_running: int = 4
+    cells: dict[int, Prefix] = field(default_factory=dict)
+    finished: list[Sequence] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        blocks = BlockManager(self.num_blocks)
+        self.scheduler = Scheduler(blocks, budget=self.budget, max_running=self.max_running)
+
+    def step(self) -> list[Chunk]:
+        chunks = self.scheduler.schedule()
+        self.scheduler.check_integrity()
+        assert sum(chunk.length for chunk in chunks) <= self.budget
+        assert len({chunk.sequence for chunk in chunks}) == len(chunks)
+        for chunk in chunks:
+            self.compute(chunk)
+        self.scheduler.advance(chunks)
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if sequence.num_left == 0:
+                sequence.tokens.append(answer_to(sequence.tokens))
+                if sequence.num_answer >= sequence.max_tokens:
+                    self.scheduler.finish(sequence)
+                    self.finished.append(sequence)
+        self.scheduler.check_integrity()
+        return chunks
+
+    def compute(self, chunk: Chunk) -> None:
+        sequence = chunk.sequence
+        assert chunk.start == sequence.num_computed
+        for position in range(chunk.end):
+            cell = sequence.blocks[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
+            text = (sequence.scope, tuple(sequence.tokens[: position + 1]))
+            if position >= chunk.start:
+                self.cells[cell] = text
+            assert self.cells[cell] == text, "a step would have read another text's cell"
+
+    def run(self, limit: int = 10_000) -> None:
+        for _ in range(limit):
+            if not self.scheduler.has_work:
+                return
+            assert self.step(), "there is work, and nothing is done"
+        raise AssertionError("no end")
+
+
+def answer_to(tokens: list[int]) -> int:
+    """A token that depends on all that stands before it."""
+    return hash(tuple(tokens)) % 5
+
+
+def test_decodes_go_first_and_prompts_share_what_is_left() -> None:
+    running = [
+        Sequence(0, [1] * 100, 8),
+        Sequence(1, [1] * 30, 8),
+        Sequence(2, [1] * 30, 8),
+    ]
+    running[1].num_computed = 29
+    chunks = plan_chunks(running, 64)
+    assert [(chunk.sequence.serial, chunk.start, chunk.length) for chunk in chunks] == [
+        (1, 29, 1),
+        (0, 0, 63),
+    ]
+
+
+def test_a_prompt_is_computed_once_for_all_who_have_it() -> None:
+    machine = Machine(64)
+    prompt = list(range(40))
+    for serial in range(3):
+        machine.scheduler.add(Sequence(serial, list(prompt), 4))
+    assert [chunk.length for chunk in machine.step()] == [40]
+    assert sorted(chunk.length for chunk in machine.step()) == [1, 8, 8]
+    machine.run()
+    assert [sequence.num_cached for sequence in machine.finished] == [0, 32, 32]
+
+
+def test_nothing_is_shared_between_scopes() -> None:
+    machine = Machine(64)
+    for serial, scope in enumerate(["alice", "bob", "alice"]):
+        machine.scheduler.add(Sequence(serial, list(range(40)), 4, scope))
+        machine.run()
+    assert [sequence.num_cached for sequence in machine.finished] == [0, 0, 32]
+
+
+def test_who_needs_all_rows_takes_nothing_over() -> None:
+    machine = Machine(64)
+    machine.scheduler.add(Sequence(0, list(range(40)), 4))
+    machine.run()
+    machine.scheduler.add(Sequence(1, list(range(40)), 4, needs_all_rows=True))
+    machine.run()
+    assert machine.finished[1].num_cached == 0
+
+
+def test_at_least_one_token_is_left_to_compute() -> None:
+    machine = Machine(64)
+    for serial in range(2):
+        machine.scheduler.add(Sequence(serial, list(range(2 * BLOCK_SIZE)), 4))
+        machine.run()
+    assert machine.finished[1].num_cached == BLOCK_SIZE
+
+
+def test_the_youngest_goes_back_and_everybody_finishes() -> None:
+    machine = Machine(8)
+    for serial in range(4):
+        machine.scheduler.add(Sequence(serial, [serial] * 20, 60))
+    machine.run()
+    assert machine.scheduler.num_preempted > 0
+    assert len(machine.finished) == 4
+    assert machine.scheduler.blocks.num_free == 8
+
+
+def test_a_sequence_as_large_as_the_cache_finishes_beside_others() -> None:
+    machine = Machine(8)
+    machine.scheduler.add(Sequence(0, [3] * 20, 40))
+    machine.scheduler.add(Sequence(1, list(range(100)), 8 * BLOCK_SIZE - 100))
+    machine.scheduler.add(Sequence(2, [4] * 20, 40))
+    machine.run()
+    assert len(machine.finished) == 3
+
+
+def test_a_sequence_larger_than_the_cache_is_noticed() -> None:
+    machine = Machine(2)
+    machine.scheduler.add(Sequence(0, [3] * 40, 40))
+    with pytest.raises(AssertionError, match="larger"):
+        machine.run()
+
+
+@st.composite
+def _workloads(draw: st.DrawFn) -> tuple[int, list[Sequence]]:
+    """Some blocks, and sequences of which each has room alone; many begin alike."""
+    num_blocks = draw(st.integers(4, 16))
+    room = num_blocks * BLOCK_SIZE
+    sequences = []
+    for serial in range(draw(st.integers(1, 10))):
+        length = draw(st.integers(1, room - 1))
+        kind = draw(st.integers(0, 2))
+        prompt = [kind if position < 50 else draw(st.integers(0, 1)) for position in range(length)]
+        max_tokens = draw(st.integers(1, min(60, room - length)))
+        scope = draw(st.sampled_from(["", "a"]))
+        sequences.append(Sequence(serial, prompt, max_tokens, scope, draw(st.booleans())))
+    return num_blocks, sequences
+
+
+@settings(max_examples=150, deadline=None)
+@given(_workloads(), st.integers(8, 100), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_every_sequence_finishes_with_its_own_answer(
+    workload: tuple[int, list[Sequence]], budget: int, max_running: int, chance: random.Random
+) -> None:
+    num_blocks, sequences = workload
+    machine = Machine(num_blocks, budget, max_running)
+    late, cancelled = list(sequences), set()
+    for _ in range(20_000):
+        if late and chance.random() < 0.3:
+            machine.scheduler.add(late.pop(0))
+        running = machine.scheduler.running
+        if running and chance.random() < 0.05:
+            machine.scheduler.preempt(chance.choice(running))
+        if running and chance.random() < 0.02:
+            cancelled.add(chance.choice(running))
+            machine.scheduler.finish(next(s for s in running if s in cancelled))
+        if not late and not machine.scheduler.has_work:
+            break
+        machine.step()
+    finished = set(machine.finished)
+    assert finished | cancelled == set(sequences)
+    for sequence in finished:
+        tokens = sequence.tokens[: sequence.num_prompt]
+        for _ in range(sequence.max_tokens):
+            tokens.append(answer_to(tokens))
+        assert tokens == sequence.tokens
+    assert machine.scheduler.blocks.num_free == num_blocks
+    assert all(cdiv(s.num_tokens, BLOCK_SIZE) <= num_blocks for s in finished)
