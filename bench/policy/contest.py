@@ -68,7 +68,7 @@ class WatchedWorld(World):
 def is_draining(scheduler: object) -> bool:
     if isinstance(scheduler, Places):
         return scheduler.is_draining()
-    return any(w.state is WorkerState.DRAINING for w in scheduler.workers.values())
+    return any(w.state is WorkerState.DRAINING for w in scheduler.books.workers.values())
 
 
 def play(trace: Trace, make: Callable[..., object]) -> Score:

@@ -87,7 +87,7 @@ class Dispatcher:
     @property
     def registry(self) -> Registry:
         """The models that are configured now."""
-        return self._scheduler.registry
+        return self._scheduler.books.registry
 
     def lease(
         self, model: str, *, arrived_at: float | None = None, priority: int = 0, key: str = ""
@@ -102,7 +102,7 @@ class Dispatcher:
 
     def is_loaded(self, model: str) -> bool:
         """Whether the model has a worker, whatever its state."""
-        return model in self._scheduler.workers
+        return model in self._scheduler.books.workers
 
     async def check(self, model: str) -> None:
         """Refuse what is seen at a glance not to load, before anybody is moved out for it.
@@ -139,7 +139,7 @@ class Dispatcher:
 
     def snapshot(self) -> Snapshot:
         """The state as an operator sees it."""
-        return snapshot(self._scheduler, self._running, self.clock())
+        return snapshot(self._scheduler.books, self._running, self.clock())
 
     # ------------------------------------------------------------ for the app
 
@@ -167,14 +167,14 @@ class Dispatcher:
 
     async def busy(self) -> None:
         """Wait until there is a worker, or somebody waits for one, or a GPU is to be looked at."""
-        while not self._running and not self._scheduler.waiting and not self.memory_returns:
+        while not self._running and not self._scheduler.books.waiting and not self.memory_returns:
             self._is_busy.clear()
             await self._is_busy.wait()
 
     @property
     def memory_returns(self) -> bool:
         """Whether a GPU is to give memory back of workers that are gone."""
-        return self._scheduler.ledger.returns_until < float("inf")
+        return self._scheduler.books.ledger.returns_until < float("inf")
 
     async def changed(self, timeout_s: float) -> bool:
         """Wait until a worker comes up or goes; False if that takes longer."""
@@ -198,7 +198,7 @@ class Dispatcher:
 
     def has_served(self, worker_id: ev.WorkerId) -> bool:
         """Whether the worker has answered something, so that its memory has been touched."""
-        workers = self._scheduler.workers.values()
+        workers = self._scheduler.books.workers.values()
         return any(worker.id == worker_id and worker.num_served > 0 for worker in workers)
 
     # ------------------------------------------------------------ events in, commands out
@@ -214,7 +214,7 @@ class Dispatcher:
                 self._handle(self._events.popleft())
         finally:
             self._is_handling = False
-        if not self._is_busy.is_set() and (self._scheduler.waiting or self.memory_returns):
+        if not self._is_busy.is_set() and (self._scheduler.books.waiting or self.memory_returns):
             self._is_busy.set()
         self._arm_timer()
 

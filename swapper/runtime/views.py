@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swapper.core import events as ev
+from swapper.core.books import Books
 from swapper.core.registry import GROUP, Bytes
-from swapper.core.scheduler import Scheduler
 from swapper.runtime.lease import Running
 
 
@@ -38,19 +38,19 @@ class Snapshot:
     waiting: Mapping[str, int]
 
 
-def snapshot(scheduler: Scheduler, running: Mapping[ev.WorkerId, Running], now: float) -> Snapshot:
-    """What the scheduler knows, and what is known of its workers' processes."""
-    waiting = {model: len(d.queue) for model, d in scheduler.demand.items() if d.queue}
-    views = (_view(scheduler, model, running, now) for model in scheduler.workers)
+def snapshot(books: Books, running: Mapping[ev.WorkerId, Running], now: float) -> Snapshot:
+    """What the books say, and what is known of its workers' processes."""
+    waiting = {model: len(d.queue) for model, d in books.demand.items() if d.queue}
+    views = (_view(books, model, running, now) for model in books.workers)
     return Snapshot(tuple(views), waiting)
 
 
 def _view(
-    scheduler: Scheduler, model: str, running: Mapping[ev.WorkerId, Running], now: float
+    books: Books, model: str, running: Mapping[ev.WorkerId, Running], now: float
 ) -> WorkerView:
-    worker, spec = scheduler.workers[model], scheduler.demand[model].spec
+    worker, spec = books.workers[model], books.demand[model].spec
     process = running.get(worker.id)
-    expires_at = scheduler.expires_at(worker)
+    expires_at = books.expires_at(worker)
     return WorkerView(
         model=model,
         engine=spec.engine,

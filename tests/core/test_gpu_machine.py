@@ -216,7 +216,7 @@ class GpuMachine(RuleBasedStateMachine):
     def books_agree(self):
         if hasattr(self, "scheduler"):
             self.scheduler.check_integrity()
-            charges = {w: self.scheduler.ledger.charge_of(w) for w in self.charge}
+            charges = {w: self.scheduler.books.ledger.charge_of(w) for w in self.charge}
             assert charges == self.charge
 
     def teardown(self):

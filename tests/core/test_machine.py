@@ -47,7 +47,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def tell(self, event):
         for command in self.scheduler.handle(event, self.now):
             self.obey(command)
-        for worker in self.scheduler.workers.values():
+        for worker in self.scheduler.books.workers.values():
             if worker.state is WorkerState.READY:
                 self.draining.discard(worker.id)
             elif worker.state is WorkerState.DRAINING:
@@ -71,13 +71,13 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert self.waiting.pop(request_id) == worker_id.partition("#")[0]
                 assert worker_id in self.charge, "granted a worker that is gone"
                 assert worker_id not in self.stopping + self.starting, "granted a worker not ready"
-                state = self.scheduler.workers[worker_id.partition("#")[0]].state
+                state = self.scheduler.books.workers[worker_id.partition("#")[0]].state
                 assert state is not WorkerState.DRAINING or worker_id not in self.draining
                 self.granted[request_id] = worker_id
                 in_flight = list(self.granted.values()).count(worker_id)
                 assert in_flight <= self.parallel
             case ev.Decided(name, "spare"):
-                self.draining.discard(self.scheduler.workers[name].id)
+                self.draining.discard(self.scheduler.books.workers[name].id)
             case ev.Reject(request_id):
                 assert request_id in self.waiting, "refused what does not wait"
                 del self.waiting[request_id]
@@ -153,9 +153,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         self.scheduler.check_integrity()
-        assert {r: model for r, (model, _) in self.scheduler.waiting.items()} == self.waiting
-        assert set(self.scheduler.in_flight) == set(self.granted)
-        assert {w.id for w in self.scheduler.workers.values()} == set(self.charge)
+        assert {r: model for r, (model, _) in self.scheduler.books.waiting.items()} == self.waiting
+        assert set(self.scheduler.books.in_flight) == set(self.granted)
+        assert {w.id for w in self.scheduler.books.workers.values()} == set(self.charge)
         assert not self.waiting or self.scheduler.next_deadline() < math.inf, (
             "waits without a deadline"
         )

@@ -36,7 +36,7 @@ class Play:
         return self(ev.WorkerReady(worker_id), now)
 
     def state(self, name):
-        return self.scheduler.workers[name].state
+        return self.scheduler.books.workers[name].state
 
 
 def kinds(commands):
@@ -355,7 +355,7 @@ class TestFailures:
         play = Play(model("a", size=4), model("b", size=5), host=10)
         play.ready("a", "a#1", request_id=1)
         play(ev.WorkerMeasured("a#1", {"host": 7}))
-        assert play.scheduler.ledger.charged("host") == 7
+        assert play.scheduler.books.ledger.charged("host") == 7
         play(ev.RequestEnded(1))
         play(ev.RequestArrived(2, "b"), 100.0)
         assert play.state("a") is WorkerState.STOPPING
@@ -364,12 +364,12 @@ class TestFailures:
         play = Play(model("a", size=4), host=10)
         play(ev.LoadRequested("a"))
         play(ev.WorkerReady("a#1", {"host": 2}))
-        assert play.scheduler.ledger.charged("host") == 4
+        assert play.scheduler.books.ledger.charged("host") == 4
 
     def test_an_illegal_move_raises_and_changes_nothing(self):
         play = Play(model("a"))
         play.ready("a", "a#1")
-        worker = play.scheduler.workers["a"]
+        worker = play.scheduler.books.workers["a"]
         with pytest.raises(IllegalMove, match="READY -> STOPPED"):
             worker.move(WorkerState.STOPPED)
         assert worker.state is WorkerState.READY
@@ -423,7 +423,7 @@ class TestCores:
     def play(self):
         specs = [model(name, shares_cores=True) for name in "ab"]
         play = Play(*specs, host=2)
-        play.scheduler.registry = replace(play.scheduler.registry, cores=4)
+        play.scheduler.books.registry = replace(play.scheduler.books.registry, cores=4)
         return play
 
     def test_alone_a_worker_has_all_and_beside_another_its_half(self):
@@ -468,7 +468,7 @@ class TestReload:
         assert (refusal.request_id, refusal.kind) == (2, "unloaded")
         play(ev.RequestEnded(1))
         play(ev.WorkerExited("a#1"))
-        assert "a" not in play.scheduler.demand
+        assert "a" not in play.scheduler.books.demand
 
     def test_a_smaller_budget_moves_nobody_out_by_itself(self):
         play = Play(model("a"), model("b"), host=2)

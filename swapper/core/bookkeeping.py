@@ -1,0 +1,255 @@
+"""What each event changes in the books, before anything is decided.
+
+One function for each event. What an event forces by itself is done here too: workers of a removed
+model are sent off, those who wait for a model that cannot be loaded are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import assert_never
+
+from swapper.core import events as ev
+from swapper.core import refusals
+from swapper.core.books import Books, budgets
+from swapper.core.departures import send_off
+from swapper.core.fitting import fits
+from swapper.core.ledger import BrokenBooks
+from swapper.core.making_room import most_for
+from swapper.core.queue import Waiting
+from swapper.core.registry import Bytes
+from swapper.core.sizes import sizes
+from swapper.core.worker import SERVING_STATES, Worker, WorkerState
+
+OUT_OF_MEMORY_GROWTH = 1.2  # of an estimate that proved too small
+
+
+def enter(books: Books, event: ev.Event, now: float) -> None:
+    """Note one event. Raises BrokenBooks on one that cannot be."""
+    match event:
+        case ev.RequestArrived():
+            _arrived(books, event, now)
+        case ev.RequestEnded():
+            _ended(books, event, now)
+        case ev.WorkerReady():
+            _ready(books, event, now)
+        case ev.WorkerMeasured():
+            _measured(books, event)
+        case ev.WorkerExited():
+            _exited(books, event, now)
+        case ev.DevicesRead():
+            books.ledger.observe(event)
+        case ev.LoadRequested():
+            _load_requested(books, event, now)
+        case ev.UnloadRequested():
+            _unload_requested(books, event)
+        case ev.RegistryReplaced():
+            _registry_replaced(books, event)
+        case ev.ShutdownRequested():
+            _shutdown_requested(books)
+        case ev.TimePassed():
+            pass
+        case _:
+            assert_never(event)
+
+
+# ---------------------------------------------------------------- requests
+
+
+def _arrived(books: Books, event: ev.RequestArrived, now: float) -> None:
+    request_id, model = event.request_id, event.model
+    if request_id in books.waiting or request_id in books.in_flight:
+        raise BrokenBooks(f"request {request_id} arrived twice")
+    demand = books.demand[model]
+    worker = books.workers.get(model)
+    if not demand.queue and (worker is None or worker.num_in_flight == 0):
+        demand.learn_pause(now)
+    demand.count_use(now)
+    arrived_at = now if event.arrived_at is None else event.arrived_at
+    deadline = arrived_at + demand.spec.queue_timeout_s
+    waiting = Waiting(request_id, arrived_at, deadline, event.priority, event.key)
+    books.waiting[request_id] = model, waiting
+    demand.queue.add(waiting)
+    books.wanted[model] = None
+    if books.is_shutting_down:
+        refusals.refuse_shutting_down(books, demand)
+    elif len(demand.queue) > demand.spec.queue_limit:
+        refusals.refuse_full(books, demand, waiting)
+
+
+def _ended(books: Books, event: ev.RequestEnded, now: float) -> None:
+    if (running := books.in_flight.pop(event.request_id, None)) is not None:
+        _give_back(books, *running, now)
+    elif (found := books.waiting.pop(event.request_id, None)) is not None:
+        model, waiting = found
+        books.demand[model].queue.remove(waiting)
+    # Otherwise it was refused before: its end is no news.
+
+
+def _give_back(books: Books, worker: Worker, key: str, now: float) -> None:
+    worker.in_flight[key] -= 1
+    if not worker.in_flight[key]:
+        del worker.in_flight[key]
+    worker.num_in_flight -= 1
+    worker.num_served += 1
+    if worker.num_in_flight == 0:
+        books.is_settled = False
+        worker.idle_since = now
+        if worker.model in books.demand:
+            books.demand[worker.model].last_end = now
+
+
+# ---------------------------------------------------------------- workers
+
+
+def _ready(books: Books, event: ev.WorkerReady, now: float) -> None:
+    worker = books.worker(event.worker_id)
+    if worker is None or worker.state is not WorkerState.STARTING:
+        return  # it came up while it was being stopped
+    worker.move(WorkerState.READY)
+    books.is_settled = False
+    worker.ready_at = worker.idle_since = now
+    worker.measured = dict(event.measured)
+    # What a worker has not touched yet does not count in its measure, so before it has answered
+    # anything a measure can only raise the charge.
+    held = books.ledger.charge_of(worker.id)
+    larger = {k: v for k, v in event.measured.items() if v > held.get(k, v)}
+    _learn_memory(books, worker, larger)
+    demand = books.demand[worker.model]
+    demand.recover()
+    demand.wanted_since = demand.room_since = None
+    demand.load_s = load_s = now - worker.started_at
+    books.commands.append(ev.Measured(worker.model, worker.variant.settings, load_s, larger))
+
+
+def _measured(books: Books, event: ev.WorkerMeasured) -> None:
+    worker = books.worker(event.worker_id)
+    if worker is None or worker.state not in SERVING_STATES:
+        return
+    held = books.ledger.charge_of(worker.id)
+    known = {n: s for n, s in event.memory.items() if n in held or books.ledger.budget(n)}
+    if not known or all(worker.measured.get(name) == size for name, size in known.items()):
+        return
+    worker.measured = known
+    _learn_memory(books, worker, known)
+    load_s = books.demand[worker.model].load_or()
+    books.commands.append(ev.Measured(worker.model, worker.variant.settings, load_s, known))
+
+
+def _learn_memory(books: Books, worker: Worker, measured: Bytes) -> None:
+    books.ledger.correct(worker.id, measured)
+    key = worker.model, worker.variant.key
+    books.memory[key] = {**books.memory.get(key, {}), **measured}
+
+
+def _exited(books: Books, event: ev.WorkerExited, now: float) -> None:
+    worker = books.worker(event.worker_id)
+    if worker is None:
+        return
+    was_starting = worker.state is WorkerState.STARTING
+    was_asked = worker.state is WorkerState.STOPPING
+    worker.move(WorkerState.STOPPED if was_asked else WorkerState.FAILED)
+    del books.workers[worker.model]
+    books.is_settled = False
+    books.ledger.release(worker.id, now)
+    _forget_removed(books)
+    if worker.model not in books.demand:
+        return
+    if was_asked:
+        books.demand[worker.model].turn_ended_at = now
+        if worker.num_served:
+            books.demand[worker.model].serve_out()
+    else:
+        failure = event.failure or ev.Failure("crashed", f"{worker.model} ended by itself")
+        _failed(books, worker, failure, now, was_starting)
+
+
+def _failed(
+    books: Books, worker: Worker, failure: ev.Failure, now: float, was_starting: bool
+) -> None:
+    demand = books.demand[worker.model]
+    if was_starting and failure.kind == "out_of_memory":
+        figures = sizes(books.needs(worker.model, worker.variant))
+        reason = f"{failure.reason.rstrip('.')} (set aside for it: {figures})"
+        failure = replace(failure, reason=reason)
+    books.note(worker.model, "fail", f"{failure.kind}: {failure.reason}")
+    if was_starting and failure.kind == "out_of_memory" and not demand.short_of_memory:
+        _grow_estimate(books, worker)
+        demand.short_of_memory = True
+        return  # planned again at once, with the larger figure
+    born = worker.started_at if worker.ready_at is None else worker.ready_at
+    demand.fail(failure, now, lived_s=now - born, was_ready=not was_starting)
+    demand.short_of_memory = False
+    demand.wanted_since = None
+    if was_starting:
+        refusals.refuse_failed(books, demand, now)
+
+
+def _grow_estimate(books: Books, worker: Worker) -> None:
+    """After a load that ran out of memory. Another layout may be the best then; where there is
+    none, the figure grows no further than to all that can be had."""
+    model, key = worker.model, (worker.model, worker.variant.key)
+    known = {**worker.variant.needs, **books.memory.get(key, {})}
+    grown = {name: int(size * OUT_OF_MEMORY_GROWTH) for name, size in known.items()}
+    books.memory[key] = grown
+    most = most_for(books, books.demand[model])
+    if not any(fits(layout.needs, most) for layout in books.layouts(model)):
+        capped = {name: max(known[name], min(grown[name], most(name))) for name in known}
+        books.memory[key] = capped
+
+
+# ---------------------------------------------------------------- what people ask for
+
+
+def _load_requested(books: Books, event: ev.LoadRequested, now: float) -> None:
+    demand = books.demand[event.model]
+    if event.model not in books.workers and not books.is_shutting_down:
+        demand.wanted_since = now
+        demand.retry_at = -math.inf  # whoever asks by hand wants it tried
+        books.wanted[event.model] = None
+
+
+def _unload_requested(books: Books, event: ev.UnloadRequested) -> None:
+    refusals.refuse_unloaded(books, books.demand[event.model])
+    worker = books.workers.get(event.model)
+    if worker is not None:
+        send_off(books, worker, "unloaded on request")
+
+
+def _registry_replaced(books: Books, event: ev.RegistryReplaced) -> None:
+    old, books.registry = books.registry, event.registry
+    books.ledger.set_budgets(budgets(event.registry))
+    for name in event.registry.models:
+        books.expect(name)
+    removed = old.models.keys() - event.registry.models.keys()
+    for name in removed:
+        refusals.refuse_removed(books, books.demand[name])
+    for name in sorted(removed | event.changed):
+        if name in event.changed:
+            _forget_measures(books, name)
+        if (worker := books.workers.get(name)) is not None:
+            send_off(books, worker, "its configuration changed")
+    _forget_removed(books)
+
+
+def _forget_measures(books: Books, name: str) -> None:
+    """Of a model that is served in another way now; what failed before may work."""
+    for key in [key for key in books.memory if key[0] == name]:
+        del books.memory[key]
+    books.demand[name].retry_at = -math.inf
+
+
+def _forget_removed(books: Books) -> None:
+    """Models that are configured no more, once their worker is gone."""
+    for name in books.demand.keys() - books.registry.models.keys() - books.workers.keys():
+        del books.demand[name]
+        books.wanted.pop(name, None)
+
+
+def _shutdown_requested(books: Books) -> None:
+    books.is_shutting_down = True
+    for demand in books.demand.values():
+        refusals.refuse_shutting_down(books, demand)
+    for worker in list(books.workers.values()):
+        send_off(books, worker, "shutting down")
