@@ -1,0 +1,155 @@
+"""What most architectures share: llama's layout, and the settings of rope and windows by all their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from backends.paged.architectures.config import Config
+from backends.paged.rope import KINDS
+from backends.paged.spec import Activation, LayerSpec, ModelSpec, NormSpec, RopeSpec
+
+MAX_LAYERS = 1024
+
+LLAMA: Mapping[str, Sequence[str]] = {
+    "embedding": ("embed_tokens",),
+    "norm": ("norm",),
+    "head": ("lm_head",),
+    "attention_norm": ("input_layernorm",),
+    "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention.q_norm": ("self_attn.q_norm",),
+    "attention.k_norm": ("self_attn.k_norm",),
+    "attention.out": ("self_attn.o_proj",),
+    "mlp_norm": ("post_attention_layernorm",),
+    "mlp.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down": ("mlp.down_proj",),
+}
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu2": "relu2",
+}
+LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
+ROPE_KINDS = {kind: kind for kind in KINDS} | {"su": "longrope"}
+ROPE_NEEDS: Mapping[str, Sequence[str]] = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+}
+
+
+def llama_like(config: Config, **differences: Any) -> ModelSpec:
+    """The spec of a model laid out as llama is, but for `differences`: fields of ModelSpec."""
+    heads = config.integer("num_attention_heads")
+    kv_heads = config.integer("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise config.wrong("num_key_value_heads", f"a divisor of num_attention_heads, {heads}")
+    spec: dict[str, Any] = {
+        "architecture": config.text("architecture"),
+        "vocab_size": config.integer("vocab_size"),
+        "hidden_size": config.integer("hidden_size"),
+        "intermediate_size": config.integer("intermediate_size"),
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim(config),
+        "max_context": config.integer("max_position_embeddings"),
+        "is_tied": config.flag("tie_word_embeddings"),
+    }
+    spec |= differences
+    spec.setdefault("layers", layers(config))
+    spec.setdefault("ropes", (rope(config),))
+    spec.setdefault("norm", NormSpec(eps=config.number("rms_norm_eps")))
+    spec.setdefault("activation", Activation(activation(config)))
+    return ModelSpec(**spec)
+
+
+def head_dim(config: Config) -> int:
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    if "head_dim" not in config and hidden % heads:
+        raise config.wrong("num_attention_heads", f"a divisor of hidden_size, {hidden}")
+    return config.integer("head_dim", hidden // heads)
+
+
+def activation(config: Config, key: str = "hidden_act") -> Any:
+    return config.choice(key, ACTIVATIONS)
+
+
+def layers(config: Config, windows: Sequence[int] = (), **common: Any) -> tuple[LayerSpec, ...]:
+    """All layers, with their windows (none: each sees everything) and what else they have in `common`."""
+    windows = windows or [0] * num_layers(config)
+    return tuple(LayerSpec(window=window, **common) for window in windows)
+
+
+def num_layers(config: Config) -> int:
+    count = config.integer("num_hidden_layers")
+    if count > MAX_LAYERS:
+        raise config.wrong("num_hidden_layers", f"at most {MAX_LAYERS}")
+    return count
+
+
+def windows(config: Config, is_windowed: Callable[[int], bool]) -> list[int]:
+    """Each layer's window: as `layer_types` says, or by `is_windowed(layer)` where it is absent."""
+    count = num_layers(config)
+    flags = [is_windowed(layer) for layer in range(count)]
+    if "layer_types" in config:
+        types = config.array("layer_types")
+        if len(types) != count:
+            raise config.wrong("layer_types", f"as long as num_hidden_layers, {count}")
+        flags = [Config({"layer_types": t}).choice("layer_types", LAYER_TYPES) for t in types]
+    return [config.integer("sliding_window") if flag else 0 for flag in flags]
+
+
+def window_everywhere(config: Config) -> list[int]:
+    """One window for all layers, if there is any."""
+    return [config.integer("sliding_window", 0)] * num_layers(config)
+
+
+def rope(config: Config, layer_type: str = "", theta: float = 10000.0) -> RopeSpec:
+    """Rope by its new names (`rope_parameters`, by layer type or not) or its old ones (`rope_theta`,
+    `rope_scaling`). `theta` is the architecture's own where none is given."""
+    given = config.nested("rope_parameters")
+    if layer_type and layer_type in given:
+        given = given.nested(layer_type)
+    given = config.nested("rope_scaling").over(given.as_dict())
+    kind = given.choice("rope_type" if "rope_type" in given else "type", ROPE_KINDS, "default")
+    outer = {"rope_theta": config.number("rope_theta", theta), "partial_rotary_factor": 1.0}
+    if "partial_rotary_factor" in config:
+        outer["partial_rotary_factor"] = config.number("partial_rotary_factor")
+    given = given.over(outer)
+    if kind in ("llama3", "yarn", "longrope"):
+        given = _with_trained_context(given, config)
+    dim = int(head_dim(config) * given.number("partial_rotary_factor"))
+    if dim < 2 or dim % 2:
+        raise config.wrong("head_dim", f"of an even number of rotated dimensions ({dim})")
+    _check_rope(given, kind, dim)
+    return RopeSpec(
+        theta=given.number("rope_theta"),
+        dim=dim,
+        kind=kind,
+        parameters=given.as_dict(),
+        max_position=config.integer("max_position_embeddings"),
+    )
+
+
+def _with_trained_context(given: Config, config: Config) -> Config:
+    key = "original_max_position_embeddings"
+    trained = config.integer("max_position_embeddings")
+    if key in config:  # where it stands beside, it wins
+        return Config({**given.as_dict(), key: config.integer(key)}, given.name)
+    return given.over({key: trained})
+
+
+def _check_rope(given: Config, kind: str, dim: int) -> None:
+    for key in ROPE_NEEDS.get(kind, ()):
+        given.number(key)
+    for key in ("factor", "attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow"):
+        given.number(key, 1.0)
+    if kind == "longrope":
+        for key in ("short_factor", "long_factor"):
+            factors = given.array(key)
+            if len(factors) != dim // 2 or not all(type(f) in (int, float) for f in factors):
+                raise given.wrong(key, f"a list of {dim // 2} numbers")

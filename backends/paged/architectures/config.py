@@ -1,0 +1,86 @@
+"""config.json, read with care: every value has its type, and what is missing or odd is said by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backends.serving.engine import EngineError
+
+MAX_INTEGER = 1 << 31
+
+
+class Config:
+    """The values of one config.json. A value that is null counts as absent."""
+
+    def __init__(self, values: Mapping[str, Any], name: str = "config.json") -> None:
+        self._values = {key: value for key, value in values.items() if value is not None}
+        self.name = name
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A positive integer (or the default, whatever it is)."""
+        value = self._get(key, default)
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is not int or not (0 < value < MAX_INTEGER or value == default):
+            raise self.wrong(key, "a positive integer")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self._get(key, default)
+        if type(value) not in (int, float):
+            raise self.wrong(key, "a number")
+        return float(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self._get(key, default)
+        if type(value) is not bool:
+            raise self.wrong(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._get(key, default)
+        if type(value) is not str:
+            raise self.wrong(key, "a string")
+        return value
+
+    def array(self, key: str, default: list[Any] | None = None) -> list[Any]:
+        value = self._get(key, default)
+        if type(value) is not list:
+            raise self.wrong(key, "a list")
+        return value
+
+    def nested(self, key: str) -> Config:
+        """The object at `key`, or an empty one."""
+        value = self._get(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(key, "an object")
+        return Config(value, f"{self.name}: {key}")
+
+    def over(self, defaults: Mapping[str, Any]) -> Config:
+        """These values, and `defaults` where they have none."""
+        return Config({**defaults, **self._values}, self.name)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self._values)
+
+    def choice(self, key: str, choices: Mapping[str, Any], default: str | None = None) -> Any:
+        """What `choices` has for the value; raises `unsupported` where it has nothing."""
+        value = self.text(key, default)
+        if value not in choices:
+            what = ", ".join(sorted(choices))
+            reason = f"{self.name}: {key} {value!r} is not supported; supported are {what}"
+            raise EngineError("unsupported", reason)
+        return choices[value]
+
+    def wrong(self, key: str, expected: str) -> EngineError:
+        if key not in self._values:
+            return EngineError("bad_file", f"{self.name} lacks {key}, {expected}")
+        shown = repr(self._values[key])[:60]
+        return EngineError("bad_file", f"{self.name}: {key} is {shown}, not {expected}")
+
+    def _get(self, key: str, default: Any) -> Any:
+        return self._values.get(key, default)

@@ -1,0 +1,103 @@
+"""The parts a decoder layer is made of. Weights are empty until a checkpoint fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backends.paged.spec import Activation, NormSpec
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
+
+
+class Linear(nn.Module):
+    """x @ weight.T + bias. `parts` are the widths of the products that were fused into this one."""
+
+    def __init__(
+        self,
+        width: int,
+        parts: Sequence[int],
+        bias: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.weight = empty((sum(parts), width), dtype, device)
+        self.bias = empty((sum(parts),), dtype, device) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Norm(nn.Module):
+    """RMS or layer norm over the last dimension, computed in float32."""
+
+    def __init__(
+        self, spec: NormSpec, width: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = empty((width,), dtype, device)
+        self.bias = empty((width,), dtype, device) if spec.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        spec, weight, shape = self.spec, self.weight, self.weight.shape
+        if not spec.unit_offset:
+            if spec.kind == "rms":
+                return F.rms_norm(x, shape, weight, spec.eps)
+            return F.layer_norm(x, shape, weight, self.bias, spec.eps)
+        wide, scale = x.float(), weight.float() + 1.0
+        if spec.kind == "rms":
+            return F.rms_norm(wide, shape, scale, spec.eps).to(x.dtype)
+        bias = None if self.bias is None else self.bias.float()
+        return F.layer_norm(wide, shape, scale, bias, spec.eps).to(x.dtype)
+
+
+class Mlp(nn.Module):
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        activation: Activation,
+        bias: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        parts = (inner, inner) if activation.is_gated else (inner,)
+        self.gate_up = Linear(width, parts, bias, dtype, device)
+        self.down = Linear(inner, (width,), bias, dtype, device)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(activate(self.gate_up(x), self.activation))  # type: ignore[no-any-return]
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """What follows the first product of an MLP; gated, x holds gate and up one after the other."""
+    if not activation.is_gated:
+        return ACTIVATIONS[activation.kind](x)
+    gate, up = x.chunk(2, dim=-1)
+    if activation.kind == "clamped_swiglu":
+        gate = gate.clamp(max=activation.limit)
+        up = up.clamp(-activation.limit, activation.limit)
+        return gate * torch.sigmoid(gate * activation.alpha) * (up + 1)
+    return ACTIVATIONS[activation.kind](gate) * up
+
+
+def softcapped(x: Tensor, cap: float) -> Tensor:
+    return torch.tanh(x / cap) * cap if cap else x
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu2": lambda x: F.relu(x).square(),
+}
