@@ -1,0 +1,94 @@
+"""The next token of every sequence that has come to one: settings, histories and masks for the sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Ordered
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backends.paged.sampling import History, Settings, Way, sample, score
+from backends.paged.sequence import Sequence
+from backends.serving.engine import Token
+
+
+class Choosing(Protocol):
+    """Whose next token is wanted."""
+
+    sequence: Sequence
+    way: Way
+
+
+class Chooser:
+    """Chooses for all at once. What it knows of them stays on the device while they stay the same."""
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self._vocab_size = vocab_size
+        self._device = device
+        self._last: list[Choosing] = []
+        self._settings = Settings.of([], vocab_size, device)
+
+    def choose(
+        self, logits: Tensor, answers: Ordered[Choosing], masks: Ordered[bytes | None]
+    ) -> list[Token | None]:
+        """A token for each row of `logits`, [len(answers), vocab_size] float32; None where nothing may
+        follow. `masks` has a bit for every token that may, in rows that are not free."""
+        if list(answers) != self._last:
+            ways = [answer.way for answer in answers]
+            self._settings = Settings.of(ways, self._vocab_size, self._device)
+            self._last = list(answers)
+        positions = [answer.sequence.num_tokens for answer in answers]
+        chosen = sample(
+            logits,
+            self._settings,
+            torch.tensor(positions, device=self._device),
+            self._history(answers),
+            self._mask(masks),
+        )
+        return _tokens(logits, chosen, answers)
+
+    def _history(self, answers: Ordered[Choosing]) -> History | None:
+        rows = self._settings.penalised
+        if not rows:
+            return None
+        sequences = [answers[row].sequence for row in rows]
+        return History.of(
+            [sequence.tokens for sequence in sequences],
+            [sequence.num_prompt for sequence in sequences],
+            self._device,
+        )
+
+    def _mask(self, masks: Ordered[bytes | None]) -> Tensor | None:
+        if not any(masks):
+            return None
+        free = b"\xff" * (4 * ((self._vocab_size + 31) // 32))
+        words = np.frombuffer(b"".join(mask or free for mask in masks), "<i4").copy()
+        return torch.from_numpy(words).view(len(masks), -1).to(self._device, non_blocking=True)
+
+
+def scored(logits: Tensor, tokens: Tensor, num_top: int) -> Iterable[Token]:
+    """`tokens`, [n], with the logprobs that rows of `logits`, [n, vocab_size], give to them and to the
+    `num_top` likeliest."""
+    scores = score(logits, tokens, num_top)
+    columns = (scores.chosen.tolist(), scores.top_ids.tolist(), scores.top.tolist())
+    for token, chosen, ids, best in zip(tokens.tolist(), *columns, strict=True):
+        yield Token(token, chosen, tuple(zip(ids, best, strict=True)))
+
+
+def _tokens(logits: Tensor, chosen: Tensor, answers: Ordered[Choosing]) -> list[Token | None]:
+    tokens: list[Token | None] = [Token(id) if id >= 0 else None for id in chosen.tolist()]
+    wanted = [
+        row
+        for row, answer in enumerate(answers)
+        if answer.way.params.logprobs is not None and tokens[row] is not None
+    ]
+    if wanted:
+        rows = torch.tensor(wanted, device=logits.device)
+        num_top = max(answers[row].way.params.logprobs or 0 for row in wanted)
+        for row, token in zip(wanted, scored(logits[rows], chosen[rows], num_top), strict=True):
+            top = token.top[: answers[row].way.params.logprobs]
+            tokens[row] = Token(token.id, token.logprob, top)
+    return tokens

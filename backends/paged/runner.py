@@ -1,0 +1,95 @@
+"""From a plan of chunks to the tensors of a step, and through the model. No decision is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Ordered
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backends.paged.batch import Batch, KvCache
+from backends.paged.decoder import Decoder
+from backends.paged.scheduler import Chunk
+from backends.paged.sequence import BLOCK_SIZE, cdiv
+
+Ints = NDArray[np.int64]
+LOGITS_ROWS = 256  # rows of a prompt that is scored whose logits stand in memory at once
+
+
+class Runner:
+    """Runs steps. Keeps the block table of every seat, so that a step adds only what is new."""
+
+    def __init__(
+        self, decoder: Decoder, device: torch.device, *, max_running: int, context: int
+    ) -> None:
+        self.decoder = decoder
+        self.device = device
+        self.cache: KvCache | None = None  # None: the model sleeps
+        self._tables = np.zeros((max_running, cdiv(context, BLOCK_SIZE)), np.int32)
+        self._shown: list[tuple[list[int], int]] = [([], 0)] * max_running
+
+    def run(self, chunks: Ordered[Chunk]) -> Tensor:
+        """Hidden states [tokens of all chunks, hidden_size], chunk after chunk."""
+        assert self.cache is not None, "the model sleeps"
+        with torch.inference_mode():
+            tokens, batch = self._inputs(chunks)
+            return self.decoder(tokens, batch, self.cache)  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor, rows: Ordered[int]) -> Tensor:
+        """Logits [len(rows), vocab_size] float32 of some rows of `hidden`."""
+        with torch.inference_mode():
+            chosen = hidden.index_select(0, torch.tensor(rows, device=hidden.device))
+            return self.decoder.logits(chosen)
+
+    def scores(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Logits of all rows of `hidden`, a few hundred at a time."""
+        with torch.inference_mode():
+            for part in torch.split(hidden, LOGITS_ROWS):
+                yield self.decoder.logits(part)
+
+    def _inputs(self, chunks: Ordered[Chunk]) -> tuple[Tensor, Batch]:
+        seats = np.array([chunk.sequence.seat for chunk in chunks])
+        begins = np.array([chunk.start for chunk in chunks])
+        lengths = np.array([chunk.length for chunk in chunks])
+        starts = np.zeros(len(chunks) + 1, np.int32)
+        np.cumsum(lengths, out=starts[1:])
+        for chunk in chunks:
+            self._show(chunk)
+        positions = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], lengths)
+        blocks = self._tables[np.repeat(seats, lengths), positions // BLOCK_SIZE]
+        longest = int((begins + lengths).max())
+        batch = Batch(
+            positions=self._tensor(positions),
+            slots=self._tensor(blocks.astype(np.int64) * BLOCK_SIZE + positions % BLOCK_SIZE),
+            query_starts=self._tensor(starts),
+            context_lengths=self._tensor((begins + lengths).astype(np.int32)),
+            block_tables=self._tensor(self._tables[seats, : cdiv(longest, BLOCK_SIZE)]),
+            max_query_length=int(lengths.max()),
+            max_context_length=longest,
+        )
+        return self._tensor(_tokens(chunks)), batch
+
+    def _show(self, chunk: Chunk) -> None:
+        """Bring the table of the chunk's seat up to date. A sequence's list of blocks only grows;
+        with a new list the seat has a new sequence, or the old one came back."""
+        sequence = chunk.sequence
+        assert sequence.seat is not None
+        blocks, count = self._shown[sequence.seat]
+        if blocks is not sequence.blocks:
+            count = 0
+        if count < len(sequence.blocks):
+            self._tables[sequence.seat, count : len(sequence.blocks)] = sequence.blocks[count:]
+            self._shown[sequence.seat] = sequence.blocks, len(sequence.blocks)
+
+    def _tensor(self, values: NDArray[np.int32] | Ints) -> Tensor:
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
+
+
+def _tokens(chunks: Ordered[Chunk]) -> Ints:
+    tokens: list[int] = []
+    for chunk in chunks:
+        tokens += chunk.sequence.tokens[chunk.start : chunk.end]
+    return np.array(tokens, np.int64)

@@ -1,0 +1,123 @@
+"""Puts an engine together: options, model, tokenizer, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from backends.paged import loader, options
+from backends.paged.arena import Arena, DeviceMeter, cache_shape, host_buffer
+from backends.paged.batch import KvCache
+from backends.paged.block_manager import BlockManager
+from backends.paged.checkpoint import read_json
+from backends.paged.chooser import Chooser
+from backends.paged.decoder import Decoder
+from backends.paged.engine import PagedEngine
+from backends.paged.options import Options
+from backends.paged.runner import Runner
+from backends.paged.scheduler import Scheduler
+from backends.paged.sequence import BLOCK_SIZE, cdiv
+from backends.paged.stepper import Pooling, Stepper
+from backends.paged.tokenizer import ChatFiles, read_pooling, read_tokenizer
+from backends.serving.engine import EngineError, ModelInfo
+
+BUDGET_CPU, BUDGET_GPU = 512, 2048  # tokens of a step; more makes those who decode wait longer
+
+
+def load(raw: dict[str, Any], progress: Callable[[float], None]) -> PagedEngine:
+    """A running engine by the contract's options; raises EngineError."""
+    parsed = options.parse(raw)
+    torch.set_num_threads(parsed.threads)
+    device = choose_device(parsed.devices)
+    meter = DeviceMeter(device)
+    folder = Path(parsed.path)
+    config = read_json(parsed.path, "config.json")
+    files = ChatFiles(folder)
+    tokenizer = read_tokenizer(folder, config, files)
+    dtype = loader.choose_dtype(parsed.dtype, config, device)
+    image: list[torch.Tensor] = []
+
+    def allocate(num_bytes: int) -> torch.Tensor:
+        image.append(host_buffer(num_bytes, device))
+        return image[0]
+
+    spec, decoder = loader.load(
+        parsed.path, dtype, "cpu", progress, context=parsed.context, allocate=allocate
+    )
+    num_blocks = count_blocks(parsed, decoder)
+    context = min(parsed.context or spec.max_context, num_blocks * BLOCK_SIZE)
+    arena = Arena(decoder, image[0], num_blocks, device)
+    pooling = parsed.pooling or read_pooling(folder) or "none"
+    info = describe(parsed, decoder, files, context, embeds=pooling != "none")
+    stepper = Stepper(
+        Scheduler(
+            BlockManager(num_blocks),
+            budget=max(parsed.batch or _budget(device), parsed.parallel),
+            max_running=parsed.parallel,
+        ),
+        Runner(decoder, device, max_running=parsed.parallel, context=context),
+        Chooser(spec.vocab_size, device),
+        tokenizer.ends,
+    )
+    return PagedEngine(
+        info,
+        tokenizer,
+        stepper,
+        arena,
+        meter,
+        pooling=None if pooling == "none" else cast(Pooling, pooling),
+    )
+
+
+def choose_device(devices: tuple[str, ...] | None) -> torch.device:
+    """Where to compute; raises EngineError for a device that is not there."""
+    if devices is None:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    names = [name for name in devices if name != "cpu"]
+    if not names:
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if len(names) > 1:
+        raise EngineError("unsupported", "devices: this engine computes on one GPU")
+    if names[0] not in {f"cuda:{index}" for index in range(count)}:
+        have = f"{count} GPUs" if count else "no GPU"
+        raise EngineError("bad_options", f"devices: {names[0]!r} is not there; torch sees {have}")
+    return torch.device(names[0])
+
+
+def count_blocks(parsed: Options, decoder: Decoder) -> int:
+    """The KV cache's size; raises EngineError where that is no block."""
+    if parsed.kv_bytes is None:
+        tokens = parsed.kv_tokens or parsed.context or decoder.spec.max_context
+        return cdiv(tokens, BLOCK_SIZE)
+    per_block = KvCache.bytes_per_block(*cache_shape(decoder))
+    if parsed.kv_bytes < per_block:
+        raise EngineError("bad_options", f"kv_bytes: one block takes {per_block} bytes")
+    return parsed.kv_bytes // per_block
+
+
+def describe(
+    parsed: Options, decoder: Decoder, files: ChatFiles, context: int, *, embeds: bool
+) -> ModelInfo:
+    """What the serving layer needs to know of the model."""
+    template, named = files.template, files.named
+    capabilities = {"completions"} | ({"chat"} if template else set())
+    return ModelInfo(
+        name=parsed.model,
+        context=context,
+        trained_context=decoder.spec.max_context,
+        vocab_size=decoder.spec.vocab_size,
+        capabilities=frozenset(capabilities | ({"embeddings"} if embeds else set())),
+        chat_template=template,
+        bos_token=named.pop("bos_token", ""),
+        eos_token=named.pop("eos_token", ""),
+        special=named,
+        embedding_length=decoder.spec.hidden_size,
+    )
+
+
+def _budget(device: torch.device) -> int:
+    return BUDGET_CPU if device.type == "cpu" else BUDGET_GPU

@@ -1,0 +1,138 @@
+"""The thread on which an engine computes, and the streams that bring its answers to the event loop.
+
+Only that thread touches the model. What is asked of it goes through an inbox that it looks into between
+two steps; what a step brought goes back in one call on the loop, for all sequences together, so that the
+loop wakes once a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeVar, cast
+
+from backends.serving.engine import EngineError, Progress
+
+Result = TypeVar("Result")
+
+
+class Work(Protocol):
+    """What an engine does on its thread."""
+
+    def step(self) -> bool:
+        """Compute whatever there is to compute; False when there is nothing."""
+        ...
+
+    def recover(self, error: Exception) -> None:
+        """A step or a message failed, in a way nobody foresaw."""
+        ...
+
+    def end(self) -> None:
+        """Nothing is asked any more: end what is under way and free the model."""
+        ...
+
+
+class Stream:
+    """What a sequence brought and its reader has not yet taken. The loop's side only."""
+
+    def __init__(self) -> None:
+        self._items: deque[Progress | EngineError] = deque()
+        self._reader: asyncio.Future[None] | None = None
+
+    def put(self, item: Progress | EngineError) -> None:
+        self._items.append(item)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def get(self) -> Progress:
+        """The next item, when there is one; raises it if it is an error."""
+        while not self._items:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        item = self._items.popleft()
+        if isinstance(item, EngineError):
+            raise item
+        return item
+
+
+class ComputeThread:
+    """Runs an engine's work. It starts when it is made."""
+
+    def __init__(self, name: str, work: Work) -> None:
+        self._work = work
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    # The loop's side
+
+    def tell(self, message: Callable[[], None]) -> None:
+        """Have `message` run on the thread before its next step. May come from any thread."""
+        self._inbox.append(message)
+        self._wake.set()
+
+    async def ask(self, work: Callable[[], Result]) -> Result:
+        """The same, and what came of it."""
+        self.attach()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Result | None, error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(cast(Result, result))
+            else:
+                future.set_exception(error)
+
+        def message() -> None:
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - whoever asked gets it
+                self.reply(partial(settle, None, error))
+            else:
+                self.reply(partial(settle, result, None))
+
+        self.tell(message)
+        return await future
+
+    def attach(self) -> None:
+        """Replies go to the loop that calls this."""
+        self._loop = asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """End the thread, and wait until it has."""
+        self.attach()
+        self._closing = True
+        self._wake.set()
+        await asyncio.to_thread(self._thread.join)
+
+    # The thread's side
+
+    def reply(self, callback: Callable[[], object]) -> None:
+        """Run `callback` on the event loop, if it still runs."""
+        try:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            self._closing = True
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                while self._inbox:
+                    self._inbox.popleft()()
+                if not self._work.step():
+                    self._wake.wait()
+                    self._wake.clear()
+            except Exception as error:  # noqa: BLE001 - one bad step must not end all requests to come
+                traceback.print_exc(file=sys.stderr)
+                self._work.recover(error)
+        self._work.end()
