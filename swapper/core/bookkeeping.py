@@ -43,11 +43,11 @@ def enter(books: Books, event: ev.Event, now: float) -> None:
         case ev.LoadRequested():
             _load_requested(books, event, now)
         case ev.UnloadRequested():
-            _unload_requested(books, event)
+            _unload_requested(books, event, now)
         case ev.RegistryReplaced():
-            _registry_replaced(books, event)
+            _registry_replaced(books, event, now)
         case ev.ShutdownRequested():
-            _shutdown_requested(books)
+            _shutdown_requested(books, now)
         case ev.TimePassed():
             pass
         case _:
@@ -157,9 +157,12 @@ def _exited(books: Books, event: ev.WorkerExited, now: float) -> None:
     if worker.model not in books.demand:
         return
     if was_asked:
-        books.demand[worker.model].turn_ended_at = now
+        demand = books.demand[worker.model]
+        demand.turn_ended_at, demand.gave_way_to = now, worker.makes_room_for
+        if worker.stopping_since is not None:
+            demand.stop_s = now - worker.stopping_since
         if worker.num_served:
-            books.demand[worker.model].serve_out()
+            demand.serve_out()
     else:
         failure = event.failure or ev.Failure("crashed", f"{worker.model} ended by itself")
         _failed(books, worker, failure, now, was_starting)
@@ -210,14 +213,14 @@ def _load_requested(books: Books, event: ev.LoadRequested, now: float) -> None:
         books.wanted[event.model] = None
 
 
-def _unload_requested(books: Books, event: ev.UnloadRequested) -> None:
+def _unload_requested(books: Books, event: ev.UnloadRequested, now: float) -> None:
     refusals.refuse_unloaded(books, books.demand[event.model])
     worker = books.workers.get(event.model)
     if worker is not None:
-        send_off(books, worker, "unloaded on request")
+        send_off(books, worker, "unloaded on request", now)
 
 
-def _registry_replaced(books: Books, event: ev.RegistryReplaced) -> None:
+def _registry_replaced(books: Books, event: ev.RegistryReplaced, now: float) -> None:
     old, books.registry = books.registry, event.registry
     books.ledger.set_budgets(budgets(event.registry))
     for name in event.registry.models:
@@ -229,7 +232,7 @@ def _registry_replaced(books: Books, event: ev.RegistryReplaced) -> None:
         if name in event.changed:
             _forget_measures(books, name)
         if (worker := books.workers.get(name)) is not None:
-            send_off(books, worker, "its configuration changed")
+            send_off(books, worker, "its configuration changed", now)
     _forget_removed(books)
 
 
@@ -247,9 +250,9 @@ def _forget_removed(books: Books) -> None:
         books.wanted.pop(name, None)
 
 
-def _shutdown_requested(books: Books) -> None:
+def _shutdown_requested(books: Books, now: float) -> None:
     books.is_shutting_down = True
     for demand in books.demand.values():
         refusals.refuse_shutting_down(books, demand)
     for worker in list(books.workers.values()):
-        send_off(books, worker, "shutting down")
+        send_off(books, worker, "shutting down", now)

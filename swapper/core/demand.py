@@ -26,6 +26,7 @@ class Demand:
 
     spec: ModelSpec
     load_s: float | None  # the last load measured, or the first guess
+    stop_s: float = 0.0  # what its worker took to go, the last time
     queue: Queue = field(default_factory=Queue)
     wanted_since: float | None = None  # a load asked for without a request
     room_since: float | None = None  # when room began to be made for it
@@ -33,6 +34,7 @@ class Demand:
     pauses: deque[float] = field(default_factory=lambda: deque([0.0], PAUSES_KEPT))
     last_end: float | None = None
     turn_ended_at: float = -math.inf  # when its worker was last gone, having been asked to go
+    gave_way_to: str | None = None  # the model that it was asked to go for
     failure: Failure | None = None
     num_failures: int = 0  # in a row
     retry_at: float = -math.inf

@@ -2,7 +2,7 @@
 
 `handle` enters what happened in the books, runs the one decision tree (`_plan`) over all of them, and
 returns the commands to carry out. No call blocks. The tree, for each model that somebody waits for,
-oldest first:
+in the order of the line where it is about places:
 
   1. A READY worker with room takes the request at once.
   2. A worker on its way up or out is waited for; a model in back-off refuses.
@@ -83,9 +83,12 @@ class Scheduler:
             self._forget_unwanted()
         spare_needless(books)
         if books.wanted:
+            for model in books.wanted:
+                self._grant_waiting(model)
             room = Room(books.ledger, books.workers.values())
-            for model in sorted(books.wanted, key=self._waits_since):
-                self._serve(model, room, now)
+            without = [model for model in books.wanted if model not in books.workers]
+            for model in sorted(without, key=self._place_in_line):
+                self._find_place(model, room, now)
             self._forget_unwanted()
         if not books.is_settled or now >= self._due_at:
             self._settle(now)
@@ -100,11 +103,22 @@ class Scheduler:
         self._due_at = min(self._due_at, cores_settle_at)
         self.books.is_settled = True
 
-    def _waits_since(self, model: str) -> tuple[float, str]:
-        demand = self.books.demand[model]
+    def _place_in_line(self, model: str) -> tuple[float, bool, str]:
+        """The smaller, the sooner: since when it waits, less what its priority counts for; but behind
+        the one that it has just made room for, whatever its priority, or that room was made in vain."""
+        demand, first = self.books.demand[model], self.books.demand[model].gave_way_to
+        own = self._rank(demand), False, model
+        if first is None or first not in self.books.wanted:
+            return own
+        waits_since = self.books.demand[first].waits_since
+        if waits_since is None or waits_since > demand.turn_ended_at:
+            return own
+        return max(own, (self._rank(self.books.demand[first]), True, model))
+
+    def _rank(self, demand: Demand) -> float:
         if demand.waits_since is None:
-            return math.inf, model
-        return demand.waits_since - PRIORITY_S * demand.priority, model
+            return math.inf
+        return demand.waits_since - PRIORITY_S * demand.priority
 
     def _forget_unwanted(self) -> None:
         demand = self.books.demand
@@ -112,14 +126,24 @@ class Scheduler:
             del self.books.wanted[model]
             demand[model].room_since = None
 
-    def _serve(self, model: str, room: Room, now: float) -> None:
-        """One model's turn in the tree; the numbers are those of the module's head."""
-        demand = self.books.demand[model]
-        worker = self.books.workers.get(model)
-        if worker is not None:
-            if worker.state is WorkerState.READY:  # 1
-                self._grant_waiting(worker, demand)
+    def _grant_waiting(self, model: str) -> None:  # 1
+        """Before any place is given away: who has just come up serves a round, whoever else waits."""
+        books, demand = self.books, self.books.demand[model]
+        worker = books.workers.get(model)
+        if worker is None or worker.state is not WorkerState.READY:
             return  # 2
+        demand.wanted_since = None
+        while demand.queue and worker.num_in_flight < demand.spec.parallel:
+            waiting = demand.queue.pop(worker.in_flight.__getitem__)
+            del books.waiting[waiting.request_id]
+            books.in_flight[waiting.request_id] = worker, waiting.key
+            books.is_settled = books.is_settled and worker.idle_since is None
+            worker.take(waiting.key, waiting.priority)
+            books.commands.append(_grant(waiting, worker))
+
+    def _find_place(self, model: str, room: Room, now: float) -> None:
+        """The turn of a model without a worker; the numbers are those of the module's head."""
+        demand = self.books.demand[model]
         if now < demand.retry_at:  # 2
             refuse_failed(self.books, demand, now)
             return
@@ -131,19 +155,6 @@ class Scheduler:
         else:  # 4
             self._make_room(demand, layout.needs, room, now)
             room.claim(layout.needs)
-
-    def _grant_waiting(self, worker: Worker, demand: Demand) -> None:
-        books = self.books
-        demand.wanted_since = None
-        while demand.queue and worker.num_in_flight < demand.spec.parallel:
-            waiting = demand.queue.pop(worker.in_flight.__getitem__)
-            del books.waiting[waiting.request_id]
-            books.in_flight[waiting.request_id] = worker, waiting.key
-            worker.in_flight[waiting.key] += 1
-            worker.num_in_flight += 1
-            books.is_settled = books.is_settled and worker.idle_since is None
-            worker.idle_since = None
-            books.commands.append(_grant(waiting, worker))
 
     def _start(self, demand: Demand, variant: Variant, needs: Bytes, now: float) -> None:
         books, model = self.books, demand.spec.name
@@ -172,7 +183,8 @@ class Scheduler:
             worker = books.worker(victim.worker_id)
             assert worker is not None
             room.expect(books.ledger.charge_of(worker.id))
-            send_off(books, worker, f"{model} needs {sizes(missing)}", makes_room_for=model)
+            reason = f"{model} needs {sizes(missing)}"
+            send_off(books, worker, reason, now, makes_room_for=model)
 
 
 def _grant(waiting: Waiting, worker: Worker) -> ev.Grant:

@@ -8,13 +8,16 @@ From the moment on at which a worker is ready and somebody waits for its room, i
   2. between answers, is held as long as would have cost least over the last pauses of its clients: a
      second of holding costs a second to each who waits, a client missed costs a load. Where that
      would outlast the quantum it goes at once, for a pause half held is lost twice;
-  3. has no claim when somebody has waited for `max_wait`.
+  3. has no claim when somebody will, once it has stopped, have waited for `max_wait`.
+
+Of two priorities the higher has the quanta of both, the lower none: it answers, once it is up, those
+who have waited for it, and drains as soon as the higher is asked for.
 
 One who waits for any of several places lets each of them have its quantum, one after the other, so
 that a place that is about to fall idle is found before another has to drain.
 
 So every load buys a residency of twice its cost while anyone is busy, and nobody waits for another
-longer than its load, its quantum, its longest answer and its stop. A model that nobody waits for
+longer than its load, its quanta, its longest answer and its stop. A model that nobody waits for
 keeps its place anyway: then nothing of this is asked.
 """
 
@@ -43,13 +46,24 @@ def movable_at(worker: Worker, resident: Demand, waiting: Demand, num_places: in
     cost_s = swap_cost_s(resident, waiting)
     ready_at = worker.ready_at or worker.started_at
     waits_since = ready_at if waiting.waits_since is None else waiting.waits_since
-    claim_ends = max(ready_at, waits_since) + QUANTUM * cost_s * num_places
+    claim_s = QUANTUM * cost_s * quanta(worker, resident, waiting)
+    claim_ends = max(ready_at, waits_since) + claim_s * num_places
     if waiting.spec.max_wait_s is not None:
-        claim_ends = min(claim_ends, waits_since + waiting.spec.max_wait_s)
+        claim_ends = min(claim_ends, waits_since + waiting.spec.max_wait_s - resident.stop_s)
     if worker.idle_since is None:
         return claim_ends
     hold_ends = worker.idle_since + hold_s(resident, waiting)
     return hold_ends if hold_ends <= claim_ends else worker.idle_since
+
+
+def quanta(worker: Worker, resident: Demand, waiting: Demand) -> int:
+    """How many of the pair's two the resident has: both before a lower priority, none before a
+    higher one."""
+    urgency = worker.urgency
+    if resident.queue:
+        urgency = max(urgency, resident.queue.priority)
+    ahead = resident.spec.priority + urgency - waiting.priority
+    return 1 if ahead == 0 else 2 if ahead > 0 else 0
 
 
 def hold_s(resident: Demand, waiting: Demand) -> float:

@@ -59,10 +59,12 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     ready_at: float | None = None
     idle_since: float | None = None  # None while starting, or while requests are in flight
+    stopping_since: float | None = None
     in_flight: Counter[str] = field(default_factory=Counter)  # requests by the API key's holder
     num_in_flight: int = 0
     num_served: int = 0
-    draining_for: str | None = None  # the model it makes room for; None: it goes for its own sake
+    urgency: int = 0  # the highest key's priority of what it answers, or answered last
+    makes_room_for: str | None = None  # the model it goes for; None: for its own sake
     reserved: Bytes = field(default_factory=dict)  # at its start: the estimate
     measured: Bytes = field(default_factory=dict)  # the truth, as far as it is known
     threads: int = 0  # CPU threads it was told to use; 0: it was told nothing
@@ -72,6 +74,13 @@ class Worker:
         if state not in MOVES[self.state]:
             raise IllegalMove(f"worker {self.id}: {self.state.name} -> {state.name}")
         self.state = state
+
+    def take(self, key: str, priority: int) -> None:
+        """One more request is in flight, of that key's holder, with the key's priority."""
+        self.urgency = max(self.urgency, priority) if self.num_in_flight else priority
+        self.in_flight[key] += 1
+        self.num_in_flight += 1
+        self.idle_since = None
 
     @property
     def is_idle(self) -> bool:

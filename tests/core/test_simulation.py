@@ -53,15 +53,18 @@ def test_four_clients_take_turns():
     assert max(outcome.ended_at for outcome in run.outcomes) < 12.0
 
 
-def beside_a_busy_one(**changes):
-    """Requests for a overlap for 15 s, so that it is never idle: only a drain can let b in."""
+def beside_a_busy_one(again_at=None, **changes):
+    """Requests for a overlap for 15 s, so that it is never idle: only a drain can let b in. The last
+    request for b, and the 99th percentile of a."""
     run = real(**changes)
     run.requests("a", [n * 0.05 for n in range(300)])
     lone = []
-    run.at(1.0, lambda: lone.append(run.request("b")))
+    for at in (1.0, again_at):
+        if at is not None:
+            run.at(at, lambda: lone.append(run.request("b")))
     run.run()
     latencies = sorted(o.latency_s for o in run.outcomes if o.model == "a")
-    return lone[0].latency_s, latencies[len(latencies) * 99 // 100]
+    return lone[-1].latency_s, latencies[len(latencies) * 99 // 100]
 
 
 def test_a_busy_model_cannot_starve_another():
@@ -72,9 +75,37 @@ def test_a_busy_model_cannot_starve_another():
 
 @pytest.mark.parametrize("max_wait_s", [0.1, 0.5, 1.0, 2.0])
 def test_max_wait_tightens_the_bound(max_wait_s):
-    """Waiting for the other's turn, its longest answer, its stop, one load, and the answer itself."""
+    """Waiting for the other's turn, its longest answer, one load, and the answer itself. Its stop counts
+    as part of its turn once it is known how long that takes; 0.15 s of its load are still to come."""
     lone_s, _ = beside_a_busy_one(max_wait_s=max_wait_s)
     assert lone_s < max(max_wait_s, 0.15) + 0.1 + 0.05 + 1.15 + 0.1 + 0.01
+    assert (
+        beside_a_busy_one(max_wait_s=max_wait_s, again_at=11.0)[0] < max_wait_s + 0.1 + 1.15 + 0.11
+    )
+
+
+def test_a_higher_priority_waits_for_one_answer_and_one_load():
+    run = real(count=1)
+    run = World(registry(run.registry.models["a"], model("urgent", load_s=1.15, priority=1)), 1.15)
+    run.requests("a", [n * 0.05 for n in range(300)])
+    urgent = []
+    for at in (3.0, 8.0, 13.0):
+        run.at(at, lambda: urgent.append(run.request("urgent")))
+    run.run()
+    assert max(outcome.wait_s for outcome in urgent) < 0.1 + 1.15 + 0.01
+
+
+def test_a_lower_priority_beside_one_that_is_never_idle_is_served_again_and_again():
+    """Each of its requests waits for the other's load, its two quanta, its longest answer, and a load."""
+    run = World(registry(model("low"), model("high", priority=5)), load_s=1.0)
+    run.requests("high", [n * 0.05 for n in range(1200)])
+    run.client("low", 8, start=1.0)
+    run.run()
+    lows = [outcome.wait_s for outcome in run.outcomes if outcome.model == "low"]
+    assert len(lows) == 8
+    assert max(lows) < 1.0 + 2 * 2.0 + 0.1 + 1.0 + 0.01
+    lost_s = len([at for at, _ in run.starts if at < 60.0]) * 1.0
+    assert lost_s <= 60.0 / 3 + 1.0
 
 
 def test_collation():

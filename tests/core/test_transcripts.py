@@ -119,7 +119,8 @@ class TestMakingRoom:
         play = Play(model("a"), model("b"))
         play.ready("a", "a#1", request_id=1, now=0.0)
         play(ev.RequestArrived(2, "b"), 100.0)
-        play(ev.RequestArrived(3, "a"), 101.0)
+        play(ev.TimePassed(), 101.0)
+        play(ev.RequestArrived(3, "a"), 101.5)
         assert play(ev.RequestEnded(2), 102.0) == [ev.Grant(3, "a#1", 0.0, 0.0)]
 
     def test_a_pinned_model_is_never_moved_out(self):
@@ -409,6 +410,47 @@ class TestWhoIsNext:
             play(ev.RequestArrived(3, "urgent"), 100.0 + late)
             play(ev.RequestEnded(1), 201.0)
             assert [c.model for c in play(ev.WorkerExited("a#1"), 202.0)] == [first]
+
+    def test_a_higher_priority_waits_for_no_quantum(self):
+        play = Play(model("a"), model("urgent", priority=1))
+        play.ready("a", "a#1", request_id=1, now=0.0)
+        play(ev.RequestArrived(2, "urgent"), 100.0)
+        assert play.state("a") is WorkerState.DRAINING
+
+    def test_nor_does_a_key_of_higher_priority(self):
+        for first, second, state in (
+            (0, 1, WorkerState.DRAINING),
+            (1, 1, WorkerState.READY),
+            (1, 0, WorkerState.READY),
+        ):
+            play = Play(model("a"), model("b"))
+            play.ready("a", "a#1", now=0.0)
+            play(ev.RequestArrived(1, "a", priority=first), 100.0)
+            play(ev.RequestArrived(2, "b", priority=second), 100.0)
+            assert play.state("a") is state
+
+    def test_what_the_lower_gives_up_the_higher_has(self):
+        play = Play(model("urgent", priority=1), model("b"))
+        play.ready("urgent", "urgent#1", request_id=1, now=0.0)
+        play(ev.RequestArrived(2, "b"), 100.0)
+        assert play.scheduler.next_deadline() == 102.0  # a swap out and back costs 1 s
+        play(ev.TimePassed(), 102.0)
+        assert play.state("urgent") is WorkerState.DRAINING
+
+    def test_max_wait_ends_the_claim_of_a_higher_priority_too(self):
+        play = Play(model("urgent", priority=1), model("b", max_wait_s=1.0))
+        play.ready("urgent", "urgent#1", request_id=1, now=0.0)
+        play(ev.RequestArrived(2, "b"), 100.0)
+        assert play.scheduler.next_deadline() == 101.0
+
+    def test_a_lower_priority_that_has_come_up_serves_a_round_before_it_goes(self):
+        play = Play(model("a", parallel=2), model("urgent", priority=1))
+        for n in (1, 2, 3):
+            play(ev.RequestArrived(n, "a"), 0.0)
+        play(ev.RequestArrived(4, "urgent"), 0.5)
+        granted = play(ev.WorkerReady("a#1"), 1.0)
+        assert [c.request_id for c in granted] == [1, 2]
+        assert play.state("a") is WorkerState.DRAINING
 
     def test_chat_moves_no_embedding_model_out(self):
         play = Play(model("e", role="embedding"), model("a"), model("f", role="embedding"))
