@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,11 +131,8 @@ def host_memory_of(pids: Iterable[int]) -> Held:
 
 
 def process_trees(roots: Iterable[int]) -> dict[int, set[int]]:
-    """Each root with all its descendants."""
-    children = defaultdict(list)
-    for process in psutil.process_iter(["ppid"]):
-        children[process.info["ppid"]].append(process.pid)
-    return {root: _tree(root, children) for root in roots}
+    """Each root with all its descendants. Only these are looked at: a machine may run thousands."""
+    return {root: _tree(root) for root in roots}
 
 
 def cpu_count() -> int:
@@ -148,12 +144,26 @@ def cpu_count() -> int:
     return cgroup.whole_cores(available, cgroup.cpu_quota())
 
 
-def _tree(root: int, children: Mapping[int, list[int]]) -> set[int]:
+def _tree(root: int) -> set[int]:
     tree, found = {root}, [root]
     while found:
-        found = [pid for parent in found for pid in children.get(parent, ()) if pid not in tree]
+        found = [pid for parent in found for pid in _children(parent) if pid not in tree]
         tree.update(found)
     return tree
+
+
+def _children(pid: int) -> list[int]:
+    """Of a process that may be gone. Linux lists them by thread; psutil has to look at everybody."""
+    try:
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it went, or one of its threads did
+        lists = []
+    if lists:
+        return [int(child) for listed in lists for child in listed.split()]
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error:
+        return []
 
 
 def _held_by(pid: int) -> Held:
