@@ -27,6 +27,8 @@ from swapper.front.metrics import Metrics
 from swapper.front.openai import error_response
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound, WrongMethod, refusal_of
+from swapper.front.telling import refused
+from swapper.front.translated import Translator
 from swapper.front.upstream import Upstream
 from swapper.runtime.dispatcher import Dispatcher
 
@@ -87,6 +89,15 @@ class Front:
             dispatcher,
             metrics,
             self._upstream,
+            body_limit=body_limit,
+            keepalive_after_s=keepalive_after_s,
+            keepalive_every_s=keepalive_every_s,
+        )
+        self._translator = Translator(
+            dispatcher,
+            metrics,
+            self._upstream,
+            self._proxy,
             body_limit=body_limit,
             keepalive_after_s=keepalive_after_s,
             keepalive_every_s=keepalive_every_s,
@@ -179,7 +190,11 @@ class Front:
             self._active.discard(task)
 
     def _refuse(self, request: web.BaseRequest, error: Exception) -> web.StreamResponse:
-        return error_response(refusal_of(error), request_id(request.headers.get("x-request-id")))
+        refusal, dialect = refusal_of(error), self._translator.dialect_of(request.path)
+        name = request_id(request.headers.get("x-request-id"))
+        if dialect is not None:
+            return refused(dialect, refusal, name)
+        return error_response(refusal, name)
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         target = request.raw_path
@@ -187,6 +202,10 @@ class Front:
             target = str(request.rel_url)
         path, _, _ = target.partition("?")
         key = None if path in OPEN_PATHS else self._keys.check(request)
+        dialect = self._translator.routes.get(path)
+        if dialect is not None:
+            _only(request, "POST")
+            return await self._translator.answer(_call(request, key, path, target, path), dialect)
         if request.method == "POST" and path.startswith("/v1/") and not path.startswith(LIST):
             return await self._proxy.infer(_call(request, key, path, target))
         handler = self._get.get(path)
@@ -242,9 +261,12 @@ class Front:
         raise UnknownModel(unquote(parts[0])[:200])
 
 
-def _call(request: web.BaseRequest, key: Key | None, path: str, target: str) -> Call:
+def _call(
+    request: web.BaseRequest, key: Key | None, path: str, target: str, route: str | None = None
+) -> Call:
     given = request.headers.get("x-request-id")
-    route = path if path in NAMED_ROUTES or path == UPSTREAM else OTHER_ROUTES
+    if route is None:
+        route = path if path in NAMED_ROUTES or path == UPSTREAM else OTHER_ROUTES
     return Call(request, request_id(given), key, route, target)
 
 

@@ -1,0 +1,98 @@
+"""What `front/translated.py` needs of a dialect.
+
+To add one: write a `Translation` that makes an OpenAI body of a client's request and takes the answer
+back, chunk by chunk or whole; write a `Dialect` whose `read` makes one of a body and whose `refused`
+words an error; and give the `Dialect` a path in `Translator.routes`. Keep-alives, true statuses until
+the first byte and errors in the stream after it, clients that leave, a second try on a fresh worker,
+timings and logs are the handler's, for all dialects alike.
+
+The order of calls, for one request: `read`; `body` (by the handler); `waiting` while nothing has come,
+if the client streams; `granted` when a worker took it (again, if that one died before it answered);
+then, of a stream, `chunk` for each chunk and `end` or `broken`, or else `whole`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+from swapper.front.refusal import Refusal
+
+Json: TypeAlias = dict[str, Any]
+
+CHAT: Final = "/v1/chat/completions"
+EVENT_STREAM: Final = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A worker has been found. Times in seconds, of this request."""
+
+    model: str  # the configured name
+    engine: str
+    queue_s: float  # waited in all; of it
+    load_s: float  # the worker loaded
+
+
+class Translation(ABC):
+    """One request and its answer, used once.
+
+    `model` is the name the client gave, `stream` whether it wants a stream, `path` where the body
+    goes on the worker, `body` OpenAI's request without `model`; where `stream` is true the worker is
+    to stream too.
+    """
+
+    model: str
+    stream: bool = False
+    path: str = CHAT
+    body: Json
+
+    def granted(self, granted: Granted) -> None:
+        """A worker is about to be asked."""
+        return
+
+    def waiting(self) -> bytes:
+        """What keeps a streaming client that has nothing yet; called every few seconds."""
+        return b": waiting\n\n"
+
+    @abstractmethod
+    def whole(self, answer: Json) -> object:
+        """A whole answer of OpenAI's as the JSON value the client gets. KeyError, TypeError,
+        AttributeError, ValueError and IndexError are taken for an answer that cannot be read."""
+
+    @abstractmethod
+    def chunk(self, chunk: Json) -> bytes:
+        """One chunk of OpenAI's stream as bytes of the client's; may be nothing. Raises as `whole`
+        does. Called in their order, without [DONE]."""
+
+    @abstractmethod
+    def end(self) -> bytes:
+        """The last bytes of a stream that is complete."""
+
+    @abstractmethod
+    def broken(self, refusal: Refusal, request_id: str) -> bytes:
+        """The last bytes of a stream that fails: an error, and nothing that a client takes for the
+        end of an answer. Bytes may have been sent before, or none."""
+
+
+class Dialect(Protocol):
+    """One route's words. Stateless, but for what clients ask to be kept."""
+
+    @property
+    def stream_type(self) -> str:
+        """The content type of streams. Comments with timings go into event streams only."""
+        ...
+
+    @property
+    def id_header(self) -> str:
+        """Where clients look for the request's id, beside `x-request-id`."""
+        ...
+
+    def read(self, body: bytes, request_id: str) -> Translation:
+        """A client's request; raises BadRequest (or another SwapperError) with what is wrong."""
+        ...
+
+    def refused(self, refusal: Refusal, request_id: str) -> object:
+        """An error as the JSON value of an answer of its own."""
+        ...
