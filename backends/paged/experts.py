@@ -26,8 +26,8 @@ class Experts(nn.Module):
         parts = (inner, inner) if activation.is_gated else (inner,)
         self.spec, self.activation = spec, activation
         self.router = Linear(width, (count,), spec.router_bias, dtype, device)
-        self.gate_up = Stacked(count, width, parts, spec.bias, dtype, device)
-        self.down = Stacked(count, inner, (width,), spec.bias, dtype, device)
+        self.expert_gate_up = Stacked(count, width, parts, spec.bias, dtype, device)
+        self.expert_down = Stacked(count, inner, (width,), spec.bias, dtype, device)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [T, width] -> [T, width]."""
@@ -38,8 +38,8 @@ class Experts(nn.Module):
             0, dtype=torch.int32
         )
         rows = x[order // self.spec.per_token]
-        inner = activate(self.gate_up(rows, experts, ends), self.activation)
-        outer = self.down(inner, experts, ends)
+        inner = activate(self.expert_gate_up(rows, experts, ends), self.activation)
+        outer = self.expert_down(inner, experts, ends)
         # Summed by token in a fixed order, so that a batch computed twice gives the same bits.
         by_token = torch.empty_like(outer).index_copy_(0, order, outer)
         by_token = by_token.view(*chosen.shape, -1)

@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backends.paged.architectures import llama
+from backends.paged.architectures import gemma, gpt_oss, llama, mixtral, olmo2, phi3, qwen
 from backends.paged.architectures.config import Config
 from backends.paged.spec import ModelSpec
 from backends.paged.weights import Names
 from backends.serving.engine import EngineError
 
 ARCHITECTURES: Mapping[str, Callable[[Config], tuple[ModelSpec, Names]]] = {
+    "Gemma2ForCausalLM": gemma.gemma2,
+    "Gemma3ForCausalLM": gemma.gemma3,
+    "Gemma3ForConditionalGeneration": gemma.gemma3_beside_images,
+    "GemmaForCausalLM": gemma.gemma,
+    "GptOssForCausalLM": gpt_oss.gpt_oss,
+    "GraniteForCausalLM": llama.granite,
     "LlamaForCausalLM": llama.llama,
     "MistralForCausalLM": llama.mistral,
+    "MixtralForCausalLM": mixtral.mixtral,
+    "Olmo2ForCausalLM": olmo2.olmo2,
+    "Phi3ForCausalLM": phi3.phi3,
+    "Qwen2ForCausalLM": qwen.qwen2,
+    "Qwen3ForCausalLM": qwen.qwen3,
+    "Qwen3MoeForCausalLM": qwen.qwen3_moe,
+    "SmolLM3ForCausalLM": llama.smollm3,
 }
+
+UNSUPPORTED = ("use_bidirectional_attention", "is_encoder_decoder", "add_cross_attention")
 
 
 def describe(values: Mapping[str, Any]) -> tuple[ModelSpec, Names]:
@@ -30,11 +45,17 @@ def describe(values: Mapping[str, Any]) -> tuple[ModelSpec, Names]:
         raise EngineError(
             "unsupported", f"architecture {name} is not supported; supported are {what}"
         )
-    refuse_quantization(config)
+    for inner in (config, config.nested("text_config")):
+        _refuse_features(inner, name)
     return ARCHITECTURES[name](config.over({"architecture": name}))
 
 
-def refuse_quantization(config: Config) -> None:
+def _refuse_features(config: Config, name: str) -> None:
+    """Settings that would change what a model computes, whatever its architecture."""
+    for key in UNSUPPORTED:
+        if config.flag(key):
+            raise EngineError("unsupported", f"{config.name}: {key} is not supported")
     if "quantization_config" in config:
         method = config.nested("quantization_config").text("quant_method", "unknown")
-        raise EngineError("unsupported", f"weights quantised by {method} are not supported")
+        if (name, method) != ("GptOssForCausalLM", "mxfp4"):
+            raise EngineError("unsupported", f"{name} quantised by {method} is not supported")

@@ -57,14 +57,9 @@ def llama_like(config: Config, **differences: Any) -> ModelSpec:
         "num_kv_heads": kv_heads,
         "head_dim": head_dim(config),
         "max_context": config.integer("max_position_embeddings"),
-        "is_tied": config.flag("tie_word_embeddings"),
     }
-    spec |= differences
-    spec.setdefault("layers", layers(config))
-    spec.setdefault("ropes", (rope(config),))
-    spec.setdefault("norm", NormSpec(eps=config.number("rms_norm_eps")))
-    spec.setdefault("activation", Activation(activation(config)))
-    return ModelSpec(**spec)
+    spec |= {field: read(config) for field, read in USUAL.items() if field not in differences}
+    return ModelSpec(**spec, **differences)
 
 
 def head_dim(config: Config) -> int:
@@ -79,7 +74,7 @@ def activation(config: Config, key: str = "hidden_act") -> Any:
 
 
 def layers(config: Config, windows: Sequence[int] = (), **common: Any) -> tuple[LayerSpec, ...]:
-    """All layers, with their windows (none: each sees everything) and what else they have in `common`."""
+    """All layers, with their windows (default: each sees everything) and what else they share."""
     windows = windows or [0] * num_layers(config)
     return tuple(LayerSpec(window=window, **common) for window in windows)
 
@@ -139,7 +134,7 @@ def _with_trained_context(given: Config, config: Config) -> Config:
     key = "original_max_position_embeddings"
     trained = config.integer("max_position_embeddings")
     if key in config:  # where it stands beside, it wins
-        return Config({**given.as_dict(), key: config.integer(key)}, given.name)
+        return given.but(**{key: config.integer(key)})
     return given.over({key: trained})
 
 
@@ -153,3 +148,12 @@ def _check_rope(given: Config, kind: str, dim: int) -> None:
             factors = given.array(key)
             if len(factors) != dim // 2 or not all(type(f) in (int, float) for f in factors):
                 raise given.wrong(key, f"a list of {dim // 2} numbers")
+
+
+USUAL: Mapping[str, Callable[[Config], Any]] = {
+    "layers": layers,
+    "ropes": lambda config: (rope(config),),
+    "norm": lambda config: NormSpec(eps=config.number("rms_norm_eps")),
+    "activation": lambda config: Activation(activation(config)),
+    "is_tied": lambda config: config.flag("tie_word_embeddings"),
+}

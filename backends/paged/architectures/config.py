@@ -11,14 +11,14 @@ MAX_INTEGER = 1 << 31
 
 
 class Config:
-    """The values of one config.json. A value that is null counts as absent."""
+    """The values of one config.json. A value that is null is read as if it were absent."""
 
     def __init__(self, values: Mapping[str, Any], name: str = "config.json") -> None:
-        self._values = {key: value for key, value in values.items() if value is not None}
+        self._values = values
         self.name = name
 
     def __contains__(self, key: str) -> bool:
-        return key in self._values
+        return self._values.get(key) is not None
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A positive integer (or the default, whatever it is)."""
@@ -61,8 +61,12 @@ class Config:
         return Config(value, f"{self.name}: {key}")
 
     def over(self, defaults: Mapping[str, Any]) -> Config:
-        """These values, and `defaults` where they have none."""
+        """These values, and `defaults` where they have none; null stays null."""
         return Config({**defaults, **self._values}, self.name)
+
+    def but(self, **values: Any) -> Config:
+        """These values, but for some."""
+        return Config({**self._values, **values}, self.name)
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self._values)
@@ -77,10 +81,11 @@ class Config:
         return choices[value]
 
     def wrong(self, key: str, expected: str) -> EngineError:
-        if key not in self._values:
+        if key not in self:
             return EngineError("bad_file", f"{self.name} lacks {key}, {expected}")
         shown = repr(self._values[key])[:60]
         return EngineError("bad_file", f"{self.name}: {key} is {shown}, not {expected}")
 
     def _get(self, key: str, default: Any) -> Any:
-        return self._values.get(key, default)
+        value = self._values.get(key)
+        return default if value is None else value
