@@ -166,3 +166,21 @@ def check(config: Path | None, schema: bool) -> None:
     if config is None:
         raise click.UsageError("name a configuration file or a folder of models")
     sys.exit(report(config))
+
+
+@main.command("import")
+@click.argument("source", metavar="SOURCE")
+@click.option(
+    "-o", "--output", default="config.yaml", metavar="FILE", help="Write here; - for the terminal."
+)
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
+def import_(source: str, output: str, force: bool) -> None:
+    """Make a configuration from another tool's models.
+
+    SOURCE is llama-swap, ollama, lm-studio or huggingface, each looked for where it keeps its things;
+    or a llama-swap configuration, an Ollama store, or any folder of models. The source is only read.
+    What cannot be carried over is a comment in FILE, and is listed.
+    """
+    from swapper.cli.importing import import_source
+
+    sys.exit(import_source(source, output, force))

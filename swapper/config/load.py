@@ -34,7 +34,23 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 def parse_config(text: str, file: str, folder: Path, environ: Mapping[str, str]) -> Config:
     """The same for a text; relative paths in it start from `folder`."""
     document = read_document(text, file, environ)
-    return _Loader(document, check(document), folder).config()
+    told: list[Problem] = []
+    if is_llama_swap(document.value):
+        from swapper.importing.llama_swap import read_llama_swap
+
+        document, told = read_llama_swap(text, file, environ)
+    config = _Loader(document, check(document), folder).config()
+    return replace(config, warnings=(*config.warnings, *told))
+
+
+def is_llama_swap(value: object) -> bool:
+    """Whether a configuration is llama-swap's: models with `cmd`, and none with an engine."""
+    models = value.get("models") if isinstance(value, Mapping) else None
+    if not isinstance(models, Mapping):
+        return False
+    sections = [model for model in models.values() if isinstance(model, Mapping)]
+    has_engine = any("engine" in section or "engines" in section for section in sections)
+    return not has_engine and any("cmd" in section for section in sections)
 
 
 class _Loader:
