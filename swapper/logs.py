@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -13,22 +14,38 @@ import structlog
 def set_up_logs(level: str = "info") -> None:
     """Configure structlog, once, for the process; lines go to standard error."""
     is_terminal = sys.stderr.isatty()
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-    ]
+    level_name = structlog.processors.add_log_level
     if is_terminal:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        last: list[structlog.typing.Processor] = [stamp, _console()]
+        processors: list[structlog.typing.Processor] = [level_name, stamp, _console()]
     else:
-        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         trace = structlog.processors.format_exc_info
-        last = [stamp, trace, structlog.processors.JSONRenderer(_as_json)]
+        render = structlog.processors.JSONRenderer(_as_json)
+        processors = [level_name, Stamper(), trace, render]
     structlog.configure(
-        processors=[*shared, *last],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=_factory(is_terminal),
     )
+
+
+class Stamper:
+    """Stamps a line with UTC, ISO 8601, to the microsecond. The second is spelled out once for all of its
+    lines: structlog's own stamper is a fifth of what a request's line costs."""
+
+    def __init__(self) -> None:
+        self._spelled = (-1, "")  # in one piece, for a thread may log too
+
+    def __call__(
+        self, logger: object, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        spelled, text = self._spelled
+        if second != spelled:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._spelled = second, text
+        event["timestamp"] = f"{text}.{rest // 1000:06d}Z"
+        return event
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
