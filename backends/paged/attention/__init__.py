@@ -6,11 +6,16 @@ from torch import Tensor
 
 from backends.paged.attention import reference
 from backends.paged.batch import Batch
+from backends.paged.device import runs_triton
 
 
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
     """Put this step's keys and values, [T, num_kv_heads, head_dim], where `slots` says."""
-    reference.store_kv(k, v, k_cache, v_cache, slots)
+    if runs_triton(k):
+        from backends.paged.attention import kernel
+
+        return kernel.store_kv(k, v, k_cache, v_cache, slots)
+    return reference.store_kv(k, v, k_cache, v_cache, slots)
 
 
 def attend(
@@ -29,6 +34,12 @@ def attend(
     A token sees itself and, where `window` is given, the window - 1 tokens before it. `sinks`,
     [num_heads], are scores that take their share and give no value.
     """
+    if runs_triton(q):
+        from backends.paged.attention import kernel
+
+        return kernel.attend(
+            q, k_cache, v_cache, batch, scale=scale, window=window, softcap=softcap, sinks=sinks
+        )
     return reference.attend(
         q, k_cache, v_cache, batch, scale=scale, window=window, softcap=softcap, sinks=sinks
     )

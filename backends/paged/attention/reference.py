@@ -7,7 +7,7 @@ Keys stand right-aligned, so that a window costs no more than its own length.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -45,8 +45,8 @@ def attend(
     for chosen, rows, contexts, longest in _pieces(batch):
         height = len(rows) // len(chosen)
         span = min(longest, window + height - 1) if window else longest
-        places = contexts[:, None] - span + torch.arange(span)
-        at = (contexts[:, None] - height + torch.arange(height))[..., None]
+        places = contexts[:, None] - span + torch.arange(span, device=q.device)
+        at = (contexts[:, None] - height + torch.arange(height, device=q.device))[..., None]
         seen = (places[:, None] <= at) & (places >= 0)[:, None]
         if window:
             seen &= places[:, None] > at - window
@@ -65,6 +65,11 @@ def _pieces(batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
     these rows, and the longest of them. Each sequence of a piece has the same number of rows."""
     starts = batch.query_starts.tolist()
     lengths = batch.context_lengths.tolist()
+    device = batch.context_lengths.device
+
+    def ints(values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, device=device)
+
     decodes: dict[int, list[int]] = defaultdict(list)
     for i, length in enumerate(lengths):
         begin, end = starts[i], starts[i + 1]
@@ -74,11 +79,11 @@ def _pieces(batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
         for first in range(begin, end, TILE):
             last = min(first + TILE, end)
             context = length - (end - last)
-            yield torch.tensor([i]), torch.arange(first, last), torch.tensor([context]), context
+            yield ints([i]), ints(range(first, last)), ints([context]), context
     for together in decodes.values():
         contexts = [lengths[i] for i in together]
-        rows = torch.tensor([starts[i] for i in together])
-        yield torch.tensor(together), rows, torch.tensor(contexts), max(contexts)
+        rows = ints([starts[i] for i in together])
+        yield ints(together), rows, ints(contexts), max(contexts)
 
 
 def _attention(
