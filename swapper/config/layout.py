@@ -45,7 +45,7 @@ def auto_context(
         variant = layouts(shape, replace(plan, context=context), room, gpu_layers, gpus)[0]
         return variant, fits(variant.needs, room)
 
-    choices = list(_contexts(plan.context))
+    choices = list(shorter_contexts(plan.context))
     least, _ = best(choices[-1], 1.0)
     for context in choices:
         variant, has_room = best(context, COMFORT if context > ENOUGH_CONTEXT else 1.0)
@@ -55,7 +55,8 @@ def auto_context(
     return choices[-1]
 
 
-def _contexts(trained: int) -> Iterator[int]:
+def shorter_contexts(trained: int) -> Iterator[int]:
+    """What `auto` may choose from, longest first."""
     context = trained
     yield context
     while context // 2 >= LEAST_CONTEXT:

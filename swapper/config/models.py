@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
 
+from swapper.checkpoint import CheckpointHeader, read_checkpoint
 from swapper.config.document import Document
 from swapper.config.problems import Problem
 from swapper.config.schema import (
@@ -16,6 +17,7 @@ from swapper.config.schema import (
     EchoModel,
     LlamaCppModel,
     ModelSection,
+    PagedModel,
     UrlModel,
 )
 from swapper.config.values import ConfiguredModel
@@ -61,6 +63,8 @@ class ModelReader:
         match section:
             case LlamaCppModel():
                 return self._llamacpp(spec, section, line)
+            case PagedModel():
+                return self._paged(spec, section, line)
             case EchoModel():
                 options = {"model": name, "parallel": section.parallel, **section.options}
                 if section.context:
@@ -107,6 +111,26 @@ class ModelReader:
             self._warning(name, "context", text)
         return header
 
+    def _paged(self, spec: ModelSpec, section: PagedModel, line: int | None) -> ConfiguredModel:
+        self.errors += self._pool_contradiction(spec.name, section)
+        path = self._resolved(section.path)
+        checkpoint = self._checkpoint(spec.name, path)
+        options: dict[str, object] = {"model": spec.name, "path": str(path)}
+        passed_on = ("parallel", "kv_tokens", "dtype", "batch", "pooling")
+        options |= {key: v for key in passed_on if (v := getattr(section, key)) is not None}
+        options |= {
+            key: v for key in ("context", "threads") if (v := getattr(section, key)) != "auto"
+        }
+        launch = LaunchSpec(spec.name, "paged", options=options)
+        return ConfiguredModel(spec, launch, section, line, checkpoint=checkpoint)
+
+    def _checkpoint(self, name: str, path: Path) -> CheckpointHeader | None:
+        try:
+            return read_checkpoint(path)
+        except ConfigError as error:
+            self._problem(name, "path", f"{error} ({path})")
+            return None
+
     def _lora(self, name: str, section: LlamaCppModel, index: int) -> dict[str, object]:
         lora = section.lora[index]
         path = self._resolved(lora.path)
@@ -122,11 +146,15 @@ class ModelReader:
             yield problem("parallel", f"llama.cpp takes {_MOST_SEQUENCES} at most")
         if section.flash_attention is False and section.cache_type_v in _QUANTISED:
             yield problem("cache_type_v", f"{section.cache_type_v} needs flash_attention")
+        yield from self._pool_contradiction(name, section)
+
+    def _pool_contradiction(
+        self, name: str, section: LlamaCppModel | PagedModel
+    ) -> Iterator[Problem]:
         context, pool = section.context, section.kv_tokens
         if isinstance(context, int) and pool is not None and pool < context:
-            yield problem(
-                "kv_tokens", f"is less than context ({context}), so no request could use that"
-            )
+            text = f"is less than context ({context}), so no request could use that"
+            yield self._document.problem(("models", name, "kv_tokens"), text)
 
     def _command(self, name: str, section: CommandModel) -> LaunchSpec:
         cwd = None if section.cwd is None else self._resolved(section.cwd)

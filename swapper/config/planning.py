@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from swapper.checkpoint import CheckpointHeader
+from swapper.config.checkpoint_layout import checkpoint_context, checkpoint_layouts
 from swapper.config.fields import ANY_GPU
 from swapper.config.layout import auto_context, fits, layouts
 from swapper.config.problems import Problem
-from swapper.config.schema import LlamaCppModel, ModelSection
+from swapper.config.schema import LlamaCppModel, ModelSection, PagedModel
 from swapper.config.units import format_size
 from swapper.config.values import Config, ConfiguredModel
+from swapper.core.checkpoint_footprint import CheckpointPlan, read_checkpoint_shape
 from swapper.core.events import DeviceReading
 from swapper.core.footprint import LoadPlan, Shape, read_shape
 from swapper.core.registry import HOST, Bytes, ModelSpec, Registry, Settings, Variant, is_gpu
@@ -81,6 +84,10 @@ class _Planner:
         if memory := getattr(section, "memory", None):
             places = _places(memory, self._gpus(model, section))
             return tuple(Variant(needs, _told(section, needs)) for needs in places)
+        if isinstance(section, PagedModel):
+            if model.checkpoint is None:
+                return (Variant(settings={"devices": []}),)
+            return self._checkpoint_laid_out(model, section, model.checkpoint)
         if not isinstance(section, LlamaCppModel):
             return model.spec.variants
         if model.header is None:
@@ -107,16 +114,36 @@ class _Planner:
         told = {"context": context}
         return tuple(replace(v, settings={**v.settings, **told}) for v in variants)
 
+    def _checkpoint_laid_out(
+        self, model: ConfiguredModel, section: PagedModel, checkpoint: CheckpointHeader
+    ) -> tuple[Variant, ...]:
+        shape = read_checkpoint_shape(checkpoint.config, checkpoint.tensors)
+        gpus, cpu = self._gpus(model, section), section.devices in (None, [])
+        trained = min(shape.trained_context or 4096, section.kv_tokens or shape.trained_context)
+        wanted = trained if section.context == "auto" else section.context
+        plan = CheckpointPlan(
+            wanted, section.kv_tokens, section.parallel, section.batch, section.dtype
+        )
+        if section.context == "auto" and section.kv_tokens is None:
+            context = checkpoint_context(shape, plan, self.budgets, gpus, cpu=cpu)
+            if context < wanted:
+                self._note(model, f"context: {context} of {wanted} tokens, as memory is short")
+            plan = replace(plan, context=context)
+        variants = checkpoint_layouts(shape, plan, self.budgets, gpus, cpu=cpu)
+        told = {"context": plan.context}
+        return tuple(replace(v, settings={**v.settings, **told}) for v in variants)
+
     def _gpus(self, model: ConfiguredModel, section: ModelSection) -> list[str]:
         present = [device for device, size in self.budgets.items() if is_gpu(device) and size]
-        if not isinstance(section, LlamaCppModel):
+        if not isinstance(section, LlamaCppModel | PagedModel):
             return present
         missing = set(section.devices or ()) - set(present)
         if missing:
             self._note(
                 model, f"devices: {', '.join(sorted(missing))} is not there or has no budget"
             )
-        if section.gpu_layers not in ("auto", 0) and not present:
+        wants_gpu = isinstance(section, LlamaCppModel) and section.gpu_layers not in ("auto", 0)
+        if wants_gpu and not present:
             self._note(model, "gpu_layers: there is no GPU; all layers run on the CPU")
         return [gpu for gpu in present if section.devices is None or gpu in section.devices]
 
@@ -147,6 +174,8 @@ def _told(section: ModelSection, memory: Bytes) -> Settings:
     """Settings where memory was set by hand: the GPUs named there are the model's, all layers on
     them."""
     gpus = {"devices": devices} if (devices := [name for name in memory if is_gpu(name)]) else {}
+    if isinstance(section, PagedModel):
+        return gpus or {"devices": []}
     if not isinstance(section, LlamaCppModel):
         return gpus
     layers = -1 if section.gpu_layers == "auto" else section.gpu_layers
@@ -183,7 +212,7 @@ def _load_plan(section: LlamaCppModel, shape: Shape, is_whole: bool) -> LoadPlan
 def _shares_cores(model: ConfiguredModel, variants: tuple[Variant, ...]) -> bool:
     """Whether it computes on the CPU, with as many threads as it is told."""
     section = model.section
-    if not isinstance(section, LlamaCppModel) or section.threads != "auto":
+    if not isinstance(section, LlamaCppModel | PagedModel) or section.threads != "auto":
         return False
     return all(device == HOST for device in variants[0].needs)
 
@@ -192,4 +221,6 @@ def _load_guess(model: ConfiguredModel) -> float | None:
     """Seconds to load, before any load was seen."""
     if model.header is not None:
         return 0.5 + model.header.file_bytes / LOAD_BYTES_S
+    if model.checkpoint is not None:
+        return 2.0 + model.checkpoint.file_bytes / LOAD_BYTES_S
     return {"echo": 0.5, "url": 0.0}.get(model.spec.engine)

@@ -84,6 +84,12 @@ class DefaultsSection(_Section):
     queue_limit: Count = Field(default=1000, description="requests that may wait for one model")
     load_timeout: Duration = Field(default=300.0, description="a load that takes longer has failed")
     stop_grace: Duration = Field(default=10.0, description="time to end orderly, before force")
+    keepalive_after: Duration = Field(
+        default=2.0, description="a stream that waited so long gets a sign of life, and a 200"
+    )
+    loading_text: bool = Field(
+        default=False, description="the sign of life is a sentence of reasoning that says why it waits"
+    )
 
 
 class _Model(_Section):
@@ -161,6 +167,33 @@ class LlamaCppModel(_Model):
     )
 
 
+class PagedModel(_Model):
+    """A folder of safetensors, served by the paged engine to many at once, on a GPU or on the CPU."""
+
+    engine: Literal["paged"]
+    path: Text = Field(description="the folder, with config.json, tokenizer.json and *.safetensors")
+    context: From1 = Field(
+        default="auto", description="longest prompt plus answer of one request, in tokens"
+    )
+    kv_tokens: Count | None = Field(
+        default=None, description="KV cache that all requests share; default: context"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="what it computes in; auto: the model's own, float32 on a CPU"
+    )
+    devices: list[Device] | None = Field(
+        default=None, description="GPUs it may use one of; []: the CPU; default: all"
+    )
+    threads: From1 = Field(default="auto", description="CPU threads; auto: its share of the cores")
+    batch: Count | None = Field(default=None, description="most tokens of one step")
+    pooling: Literal["none", "mean", "cls", "last"] | None = Field(
+        default=None, description="how embeddings are made; default: as the model says"
+    )
+    memory: Memory | None = Field(
+        default=None, description="reserved for it, instead of the estimate"
+    )
+
+
 class EchoModel(_Model):
     """No model at all: answers with what it was told, at a rate it is told. For tests."""
 
@@ -174,6 +207,8 @@ class CommandModel(_Model):
     """Any server that speaks OpenAI's API, started by a command."""
 
     engine: Literal["command"]
+    # Such servers queue or batch by themselves, and what they take at once is not known here.
+    parallel: Count = Field(default=64, description="requests at once; the proxy queues beyond it")
     cmd: Words = Field(description="its command line; ${port} and ${model} are filled in; no shell")
     env: dict[str, str] = Field(default_factory=dict, description="environment on top of swapper's")
     cwd: Text | None = Field(default=None, description="folder it runs in")
@@ -195,14 +230,17 @@ class UrlModel(_Model):
     """A server that runs already, here or elsewhere."""
 
     engine: Literal["url"]
+    # Such servers queue or batch by themselves, and what they take at once is not known here.
+    parallel: Count = Field(default=64, description="requests at once; the proxy queues beyond it")
     url: Text = Field(description="its address, without /v1")
     api_key: Text | None = Field(default=None, description="the key it asks for")
     upstream_model: Text | None = Field(default=None, description="the name it goes by there")
 
 
-ModelSection: TypeAlias = LlamaCppModel | EchoModel | CommandModel | UrlModel
+ModelSection: TypeAlias = LlamaCppModel | PagedModel | EchoModel | CommandModel | UrlModel
 ENGINES: dict[str, type[ModelSection]] = {
     "llamacpp": LlamaCppModel,
+    "paged": PagedModel,
     "echo": EchoModel,
     "command": CommandModel,
     "url": UrlModel,

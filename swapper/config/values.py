@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from swapper.checkpoint import CheckpointHeader
 from swapper.config.listen import Listen
 from swapper.config.problems import Problem
 from swapper.config.schema import MemorySection, ModelSection
@@ -32,6 +33,7 @@ class ConfiguredModel:
     section: ModelSection  # as written in the file
     line: int | None = None
     header: GgufHeader | None = None  # of a GGUF that is there and whole
+    checkpoint: CheckpointHeader | None = None  # of safetensors that are there and whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Config:
     models: Mapping[str, ConfiguredModel]
     api_keys: tuple[ApiKey, ...] = ()
     insecure: bool = False
+    keepalive_after_s: float = 2.0
+    loading_text: bool = False
     memory: MemorySection = field(default_factory=MemorySection)
     limits: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()

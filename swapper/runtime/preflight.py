@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from swapper.checkpoint import read_checkpoint
 from swapper.core.events import Failure
 from swapper.errors import ConfigError
 from swapper.gguf import read_header
@@ -29,6 +30,8 @@ class Preflight:
                 return _check_command(spec)
             case "llamacpp":
                 return self._check_gguf(Path(str(spec.options.get("path", ""))))
+            case "paged":
+                return _check_checkpoint(Path(str(spec.options.get("path", ""))))
         return None
 
     def _check_gguf(self, path: Path) -> Failure | None:
@@ -43,6 +46,16 @@ class Preflight:
         except ConfigError as error:
             return Failure("bad_file", str(error))
         return None
+
+
+def _check_checkpoint(folder: Path) -> Failure | None:
+    if not folder.is_dir():
+        return Failure("missing_file", f"{folder.name} does not exist; correct its `path`")
+    try:
+        read_checkpoint(folder)
+    except ConfigError as error:
+        return Failure("bad_file", str(error))
+    return None
 
 
 def _check_command(spec: LaunchSpec) -> Failure | None:

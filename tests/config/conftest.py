@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,44 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
         return load_config(path, environ)
 
     return read
+
+
+def write_checkpoint(folder: Path, **changes: Any) -> Path:
+    """A llama of nothing but zeros, as safetensors. `changes` add or replace keys of its config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "dtype": "bfloat16",
+        "vocab_size": 300,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        **changes,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    width = config["hidden_size"]
+    shapes = {"model.embed_tokens.weight": [config["vocab_size"], width]}
+    for layer in range(config["num_hidden_layers"]):
+        shapes[f"model.layers.{layer}.self_attn.q_proj.weight"] = [width, width]
+    header, end = {}, 0
+    for name, (rows, columns) in shapes.items():
+        begin, end = end, end + 2 * rows * columns
+        header[name] = {"dtype": "BF16", "shape": [rows, columns], "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    data = len(text).to_bytes(8, "little") + text + bytes(end)
+    (folder / "model.safetensors").write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a checkpoint below the test's folder."""
+
+    def make(name: str = "model", **changes: Any) -> Path:
+        return write_checkpoint(tmp_path / name, **changes)
+
+    return make

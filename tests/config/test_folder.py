@@ -52,17 +52,60 @@ def test_the_same_name_twice(make_gguf: Make, tmp_path: Path) -> None:
     assert list(load(tmp_path).models) == ["m", "x/m", "y/m"]
 
 
-def test_safetensors_are_told(make_gguf: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("installed", [("torch",), ()])
+def test_safetensors_are_served_where_their_engine_is_installed(
+    installed: tuple[str, ...],
+    make_gguf: Make,
+    make_checkpoint: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: name if name in installed else None
+    )
+    make_gguf("a.gguf")
+    make_checkpoint("b")
+    config = load(tmp_path)
+    engines = {name: model.spec.engine for name, model in config.models.items()}
+    if installed:
+        assert engines == {"a": "llamacpp", "b": "paged"}
+        assert config.models["b"].launch.options["path"] == str(tmp_path / "b")
+    else:
+        assert engines == {"a": "llamacpp"}
+        (warning,) = config.warnings
+        assert "b: holds safetensors, which no engine that is installed serves" in str(warning)
+
+
+def test_safetensors_beside_a_gguf_of_the_same_name(
+    make_gguf: Make, make_checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    make_gguf("a.gguf")
+    make_checkpoint("a")
+    assert [model.spec.engine for model in load(tmp_path).models.values()] == ["llamacpp"]
+    monkeypatch.setattr(folder, "DEMO_FOLDER", tmp_path)
+    demo = demo_config().models
+    assert {name: model.spec.engine for name, model in demo.items()} == {
+        "a": "llamacpp",
+        "a-paged": "paged",
+    }
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name == "torch" else None)
+    assert {name: model.spec.engine for name, model in demo_config().models.items()} == {
+        "a": "paged"
+    }
+
+
+def test_safetensors_without_a_configuration(make_gguf: Make, tmp_path: Path) -> None:
     make_gguf("a.gguf")
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf/model.safetensors").touch()
     (warning,) = load(tmp_path).warnings
-    assert "hf: holds safetensors, which no engine that is installed serves" in str(warning)
+    assert "hf: holds safetensors and no config.json" in str(warning)
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").touch()
-    with pytest.raises(ConfigError, match=r"there is no GGUF model in this folder\n.*broken.gguf"):
+    with pytest.raises(ConfigError, match=r"there is no model in this folder\n.*broken.gguf"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="there is no such folder"):
         folder.folder_config(tmp_path / "nix")

@@ -1,0 +1,140 @@
+"""How much memory a safetensors checkpoint will take when `paged` serves it, before anything is loaded.
+
+    on a CPU = the process + weights in the type computed in + KV cache + the widest step
+    on a GPU = the same without the process, and the CUDA context; the host then keeps the weights too,
+               as the image that a sleeping model wakes from
+
+A first guess: what a worker measures replaces it. The KV cache becomes resident as it is used, so a worker
+that was just loaded has less than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from swapper.core.footprint import CUDA_DEVICE_BYTES, CUDA_PROCESS_BYTES, MIB
+
+PROCESS_BYTES = 245 * MIB  # Python, torch without CUDA, tokenizers and the HTTP server, measured
+VOCABULARY_ENTRY_BYTES = 500  # of a tokenizer in memory
+BLOCK_TOKENS = 16  # KV is taken in such steps
+SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor of a file; `kind` is the format's name of its type (`BF16`)."""
+
+    name: str
+    kind: str
+    elements: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointShape:
+    """What of a checkpoint decides its footprint. Sizes count elements."""
+
+    weights: int
+    kv_per_token: int
+    step_per_token: int  # numbers at work at once, for each token of a step
+    vocabulary: int
+    trained_context: int
+    dtype: str  # what a GPU computes in
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPlan:
+    """How it shall be loaded, as far as it costs memory."""
+
+    context: int
+    kv_tokens: int | None = None
+    parallel: int = 8
+    batch: int | None = None
+    dtype: str = "auto"
+
+    @property
+    def pool_tokens(self) -> int:
+        """The KV cache, in tokens."""
+        tokens = self.kv_tokens or self.context
+        return -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def read_checkpoint_shape(
+    config: Mapping[str, Any], tensors: Iterable[StoredTensor]
+) -> CheckpointShape:
+    """The facts of config.json and headers. What they do not say counts as nothing."""
+    inner = config.get("text_config")
+    facts: Mapping[str, Any] = {**config, **inner} if isinstance(inner, dict) else config
+
+    def number(*keys: str) -> int:
+        return next((int(v) for k in keys if isinstance(v := facts.get(k), int | float)), 0)
+
+    heads = number("num_attention_heads")
+    head_dim = number("head_dim") or (number("hidden_size") // heads if heads else 0)
+    kv_heads = number("num_key_value_heads") or heads
+    experts = number("num_experts_per_tok", "num_experts_per_token")
+    inner_size = number("intermediate_size")
+    if experts:
+        inner_size = max(inner_size, experts * (number("moe_intermediate_size") or inner_size))
+    return CheckpointShape(
+        weights=sum(map(_elements, tensors)),
+        kv_per_token=2 * number("num_hidden_layers") * kv_heads * head_dim,
+        step_per_token=3 * inner_size + 6 * number("hidden_size") + 3 * heads * head_dim,
+        vocabulary=number("vocab_size"),
+        trained_context=number("max_position_embeddings"),
+        dtype=_dtype(facts),
+    )
+
+
+def kv_bytes(shape: CheckpointShape, plan: CheckpointPlan, *, on_gpu: bool) -> int:
+    """The KV cache."""
+    return plan.pool_tokens * shape.kv_per_token * _size(shape, plan, on_gpu)
+
+
+def host_bytes(shape: CheckpointShape, plan: CheckpointPlan) -> int:
+    """Memory of a process that computes on the CPU."""
+    size = _size(shape, plan, on_gpu=False)
+    kv = kv_bytes(shape, plan, on_gpu=False)
+    return _process_bytes(shape) + shape.weights * size + kv + _step_bytes(shape, plan, 512, size)
+
+
+def gpu_bytes(shape: CheckpointShape, plan: CheckpointPlan) -> int:
+    """What it takes of a GPU's memory."""
+    size = _size(shape, plan, on_gpu=True)
+    kv = kv_bytes(shape, plan, on_gpu=True)
+    return CUDA_DEVICE_BYTES + shape.weights * size + kv + _step_bytes(shape, plan, 2048, size)
+
+
+def host_bytes_beside_gpu(shape: CheckpointShape, plan: CheckpointPlan) -> int:
+    """What its process takes of the host's memory meanwhile."""
+    image = shape.weights * _size(shape, plan, on_gpu=True)
+    return _process_bytes(shape) + CUDA_PROCESS_BYTES + image
+
+
+def _process_bytes(shape: CheckpointShape) -> int:
+    return PROCESS_BYTES + shape.vocabulary * VOCABULARY_ENTRY_BYTES
+
+
+def _step_bytes(shape: CheckpointShape, plan: CheckpointPlan, usual: int, size: int) -> int:
+    rows = plan.batch or usual
+    return rows * shape.step_per_token * size + 2 * plan.parallel * shape.vocabulary * 4
+
+
+def _size(shape: CheckpointShape, plan: CheckpointPlan, on_gpu: bool) -> int:
+    if plan.dtype != "auto":
+        return SIZES[plan.dtype]
+    return SIZES.get(shape.dtype, 2) if on_gpu else 4
+
+
+def _elements(tensor: StoredTensor) -> int:
+    """Numbers that it becomes: MXFP4 is expanded, two to a byte, and its scales are used up."""
+    if tensor.kind == "U8" and tensor.name.endswith("_blocks"):
+        return 2 * tensor.num_bytes
+    return 0 if tensor.kind == "U8" and tensor.name.endswith("_scales") else tensor.elements
+
+
+def _dtype(facts: Mapping[str, Any]) -> str:
+    named = facts.get("dtype") or facts.get("torch_dtype")
+    return named if isinstance(named, str) and named in SIZES else "bfloat16"
