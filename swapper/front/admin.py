@@ -14,6 +14,7 @@ from swapper.core.registry import ModelSpec
 from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front import metrics as metrics_page
 from swapper.front.answer import Answer
+from swapper.front.dialects.anthropic.models import model_entry, model_list
 from swapper.front.metrics import Metrics
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
@@ -25,6 +26,7 @@ from swapper.runtime.views import WorkerView
 Reload: TypeAlias = Callable[[], Awaitable[object]]
 
 MAX_DECISIONS: Final = 200
+ANTHROPIC: Final = "anthropic-version"  # sent by every client of theirs, and by nobody else
 HELLO: Final = """swapper: every model behind one endpoint
 
 GET  /v1/models               the models that can be asked for
@@ -85,11 +87,14 @@ class Admin:
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         states = self._states()
         entries = [self._entry(spec, states) for spec in self._dispatcher.registry.models.values()]
+        if ANTHROPIC in request.headers:
+            return json_response(model_list(entries))
         return json_response({"object": "list", "data": entries})
 
     async def model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         spec = self._dispatcher.registry.models[self._proxy.resolve(name)]
-        return json_response({**self._entry(spec, self._states()), "id": name})
+        entry = {**self._entry(spec, self._states()), "id": name}
+        return json_response(model_entry(entry) if ANTHROPIC in request.headers else entry)
 
     def _entry(self, spec: ModelSpec, states: dict[str, str]) -> dict[str, object]:
         entry: dict[str, object] = {

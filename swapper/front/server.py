@@ -38,6 +38,7 @@ Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 LIST: Final = "/v1/models"
 MODELS: Final = "/v1/models/"
+RESPONSES: Final = "/v1/responses/"
 ACTIONS: Final = "/swapper/v1/models/"
 RELOAD: Final = "/swapper/v1/reload"
 UPSTREAM: Final = "/upstream/"
@@ -78,6 +79,7 @@ class Front:
         body_limit: int = body.DEFAULT_LIMIT,
         keepalive_after_s: float = 2.0,
         keepalive_every_s: float = 5.0,
+        loading_text: bool = False,
         connect_timeout_s: float = 10.0,
         unload_timeout_s: float = 120.0,
     ) -> None:
@@ -92,6 +94,7 @@ class Front:
             body_limit=body_limit,
             keepalive_after_s=keepalive_after_s,
             keepalive_every_s=keepalive_every_s,
+            loading_text=loading_text,
         )
         self._translator = Translator(
             dispatcher,
@@ -190,7 +193,7 @@ class Front:
             self._active.discard(task)
 
     def _refuse(self, request: web.BaseRequest, error: Exception) -> web.StreamResponse:
-        refusal, dialect = refusal_of(error), self._translator.dialect_of(request.path)
+        refusal, dialect = refusal_of(error), self._translator.dialect_of(request)
         name = request_id(request.headers.get("x-request-id"))
         if dialect is not None:
             return refused(dialect, refusal, name)
@@ -223,6 +226,8 @@ class Front:
         if path.startswith(MODELS):
             _only(request, "GET", "HEAD")
             return await self._admin.model(request, unquote(path[len(MODELS) :]))
+        if path.startswith(RESPONSES):
+            return self._translator.kept_response(request, key, path[len(RESPONSES) :])
         name, _, action = path[len(ACTIONS) :].rpartition("/")
         if path.startswith(ACTIONS) and name and action in ("load", "unload"):
             _only(request, "POST")

@@ -9,6 +9,7 @@ give is said in `dialects/dialect.py`.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -17,15 +18,20 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from swapper.front.admin import ANTHROPIC
 from swapper.front.attempts import on_a_worker
 from swapper.front.body import read_body
 from swapper.front.call import Call
 from swapper.front.dialects.anthropic.messages import Messages
-from swapper.front.dialects.dialect import Dialect, Granted, Translation
+from swapper.front.dialects.dialect import Asked, Dialect, Granted, Translation
+from swapper.front.dialects.responses.responses import Responses
 from swapper.front.headers import Header
 from swapper.front.heartbeat import Heartbeat
+from swapper.front.keys import Key
 from swapper.front.metrics import Metrics
+from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
+from swapper.front.refusal import WrongMethod
 from swapper.front.response import Response
 from swapper.front.telling import Telling, shutting_down
 from swapper.front.upstream import Upstream
@@ -52,7 +58,11 @@ class Translator:
         keepalive_after_s: float,
         keepalive_every_s: float,
     ) -> None:
-        self.routes: Mapping[str, Dialect] = {"/v1/messages": Messages()}
+        self._responses = Responses()
+        self.routes: Mapping[str, Dialect] = {
+            "/v1/messages": Messages(),
+            "/v1/responses": self._responses,
+        }
         self._log = structlog.get_logger("swapper.request").bind()
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -62,9 +72,22 @@ class Translator:
         self._keepalive_after_s = keepalive_after_s
         self._keepalive_every_s = keepalive_every_s
 
-    def dialect_of(self, path: str) -> Dialect | None:
-        """Whose words errors on this path are told in; None: OpenAI's."""
+    def dialect_of(self, request: web.BaseRequest) -> Dialect | None:
+        """Whose words errors of this request are told in; None: OpenAI's."""
+        if ANTHROPIC in request.headers:
+            return self.routes["/v1/messages"]
+        path = request.path
         return next((d for route, d in self.routes.items() if path.startswith(route)), None)
+
+    def kept_response(self, request: web.BaseRequest, key: Key | None, id: str) -> web.Response:
+        """A response of before: again, or forgotten. Raises NotFound and WrongMethod."""
+        owner = key.name if key is not None else ""
+        match request.method:
+            case "GET":
+                return json_response(self._responses.kept(owner, id))
+            case "DELETE":
+                return json_response(self._responses.forget(owner, id))
+        raise WrongMethod(request.method, ("GET", "DELETE"))
 
     async def answer(self, call: Call, dialect: Dialect) -> web.StreamResponse:
         """Answer a request in a dialect. Errors become answers, and one line tells what happened."""
@@ -86,7 +109,8 @@ class Translator:
         if self._proxy.is_shutting_down:
             raise shutting_down()
         given = await read_body(call.request, self._body_limit)
-        translation = dialect.read(given, call.request_id)
+        asked = Asked(call.request_id, os.urandom(12).hex(), call.key_name, time.time)
+        translation = dialect.read(given, asked)
         call.model = self._proxy.resolve(translation.model)
         call.body = msgspec.json.encode({"model": translation.model, **translation.body})
         if not translation.stream:

@@ -32,9 +32,9 @@ async def test_alias_goes_to_its_model(house: House) -> None:
 
 async def test_other_v1_paths_go_to_the_worker_too(house: House) -> None:
     worker = await house.worker()
-    for path in ("/v1/rerank", "/v1/responses", "/v1/audio/speech", "/v1/embeddings"):
+    for path in ("/v1/rerank", "/v1/moderations", "/v1/audio/speech", "/v1/embeddings"):
         assert (await house.post(path, b'{"model":"tiny"}')).status == 200
-    assert [seen.target for seen in worker.seen][:2] == ["/v1/rerank", "/v1/responses"]
+    assert [seen.target for seen in worker.seen][:2] == ["/v1/rerank", "/v1/moderations"]
 
 
 async def test_clients_secrets_and_hop_by_hop_headers_end_here(house: House) -> None:

@@ -262,3 +262,46 @@ async def test_the_workers_connection_is_used_again(house: House) -> None:
     for _ in range(3):
         assert kinds(await ask(house, stream=True)) == WHOLE_STREAM
     assert worker.num_connections == 1
+
+
+async def test_a_response_is_kept_and_forgotten(house: House) -> None:
+    await house.worker(answering(http(json.dumps(ANSWER).encode())))
+    made = await house.post("/v1/responses", b'{"model":"tiny","input":"hi"}')
+    assert made.status == 200
+    path = f"/v1/responses/{made.json['id']}"
+    assert (await house.ask("GET", path)).json == made.json
+    assert (await house.ask("DELETE", path)).json["deleted"] is True
+    got = await house.ask("GET", path)
+    assert (got.status, got.error["type"]) == (404, "invalid_request_error")
+    assert (await house.ask("PUT", path)).status == 405
+
+
+async def test_whoever_waits_for_a_response_gets_events(bare_house: House) -> None:
+    house = bare_house
+    await house.open(keepalive_after_s=0.01, keepalive_every_s=0.01)
+    await house.worker(streaming(STREAM))
+    house.dispatcher.gate.clear()
+    client = await house.client()
+    await client.begin("POST", "/v1/responses", b'{"model":"tiny","input":"hi","stream":true}')
+    _, headers = await client.head()
+    data = b""
+    async for piece in client.pieces(headers):
+        data += piece
+        if data.count(b"event: response.in_progress") == 3:
+            house.dispatcher.gate.set()
+    blocks = [block for block in data.split(b"\n\n")[:-1] if not block.startswith(b":")]
+    found = events(b"".join(block + b"\n\n" for block in blocks))
+    assert [e["sequence_number"] for e in found] == list(range(len(found)))
+    assert found[-1]["type"] == "response.completed"
+
+
+async def test_models_in_anthropics_shape(house: House) -> None:
+    headers = {"anthropic-version": "2023-06-01"}
+    got = await house.ask("GET", "/v1/models", b"", headers)
+    assert [entry["id"] for entry in got.json["data"]] == ["tiny", "org/model:7b"]  # type: ignore[index, attr-defined]
+    assert got.json["data"][0]["type"] == "model"  # type: ignore[index]
+    assert got.json["has_more"] is False
+    got = await house.ask("GET", "/v1/models/gpt-4o-mini", b"", headers)
+    assert (got.json["id"], got.json["type"]) == ("gpt-4o-mini", "model")
+    got = await house.ask("GET", "/v1/models/nope", b"", headers)
+    assert (got.status, got.json["type"]) == (404, "error")

@@ -14,6 +14,7 @@ then, of a stream, `chunk` for each chunk and `end` or `broken`, or else `whole`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -23,6 +24,16 @@ Json: TypeAlias = dict[str, Any]
 
 CHAT: Final = "/v1/chat/completions"
 EVENT_STREAM: Final = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known of a request beside its body."""
+
+    request_id: str  # the client's own, maybe, and then not unique
+    unique: str  # fit for ids
+    key: str  # whose request it is; empty on an open server
+    clock: Callable[[], float]  # seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ class Dialect(Protocol):
         """Where clients look for the request's id, beside `x-request-id`."""
         ...
 
-    def read(self, body: bytes, request_id: str) -> Translation:
+    def read(self, body: bytes, asked: Asked) -> Translation:
         """A client's request; raises BadRequest (or another SwapperError) with what is wrong."""
         ...
 

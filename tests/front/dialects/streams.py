@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from swapper.front.dialects.dialect import Translation
+from swapper.front.dialects.dialect import Asked, Translation
 from swapper.front.dialects.events import EventReader
 
 Json = dict[str, Any]
@@ -60,3 +60,6 @@ def told(translation: Translation, *chunks: Json) -> list[Json]:
 def read(pieces: list[bytes]) -> list[bytes]:
     reader = EventReader()
     return [data for piece in pieces for data in reader.feed(piece)]
+
+
+ASKED = Asked("r-1", "1", "", lambda: 1000.5)

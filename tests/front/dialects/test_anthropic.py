@@ -10,7 +10,7 @@ import pytest
 from swapper.errors import BadRequest
 from swapper.front.dialects.anthropic.messages import Messages
 from swapper.front.refusal import Refusal
-from tests.front.dialects.streams import call, delta, events, told, usage
+from tests.front.dialects.streams import ASKED, call, delta, events, told, usage
 
 Json = dict[str, Any]
 HELLO = [{"role": "user", "content": "hi"}]
@@ -18,7 +18,7 @@ HELLO = [{"role": "user", "content": "hi"}]
 
 def read(**fields: Any) -> Any:
     body = {"model": "m", "max_tokens": 9, "messages": HELLO, **fields}
-    return Messages().read(json.dumps(body).encode(), "r-1")
+    return Messages().read(json.dumps(body).encode(), ASKED)
 
 
 def body(**fields: Any) -> Json:
@@ -209,7 +209,7 @@ def test_what_is_refused(fields: Json, words: str) -> None:
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"[" * 90_000, b'{"messages":[]}'])
 def test_what_is_no_request(raw: bytes) -> None:
     with pytest.raises(BadRequest):
-        Messages().read(raw, "r")
+        Messages().read(raw, ASKED)
 
 
 # ---------------------------------------------------------------- whole answers
@@ -225,7 +225,7 @@ def test_whole_answer() -> None:
     calls = [{"id": "c1", "type": "function", "function": {"name": "get", "arguments": '{"a":1}'}}]
     found = whole("tool_calls", content="look", reasoning_content="hm", tool_calls=calls)
     assert found == {
-        "id": "msg_r-1",
+        "id": "msg_1",
         "type": "message",
         "role": "assistant",
         "model": "m",

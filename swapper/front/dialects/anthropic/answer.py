@@ -9,9 +9,10 @@ import msgspec
 
 from swapper.front.dialects.anthropic.errors import error_of
 from swapper.front.dialects.anthropic.request import MessagesRequest, chat_body
-from swapper.front.dialects.dialect import Json, Translation
+from swapper.front.dialects.dialect import Asked, Json, Translation
 from swapper.front.dialects.events import event
 from swapper.front.dialects.reading import first_choice, reasoning, stopped_by
+from swapper.front.dialects.steps import Argued, Called, Said, Step, StepReader, Thought
 from swapper.front.refusal import Refusal
 
 PING: Final = event({"type": "ping"})
@@ -34,16 +35,16 @@ _NOT_OF_IDS = re.compile(r"[^A-Za-z0-9_-]")
 class MessagesTranslation(Translation):
     """One `POST /v1/messages`. Of a stream it knows which block is open: one at a time."""
 
-    def __init__(self, request: MessagesRequest, request_id: str) -> None:
+    def __init__(self, request: MessagesRequest, asked: Asked) -> None:
         self.model = request.model
         self.stream = request.stream is True
         self.body = chat_body(request)
         self._request = request
-        self._id = "msg_" + _NOT_OF_IDS.sub("_", request_id)
+        self._id = "msg_" + asked.unique
         self._has_begun = False
         self._num_blocks = 0  # begun
-        self._open: str | int | None = None  # `text`, `thinking`, or the number of a tool call
-        self._calls: dict[int, _Call] = {}
+        self._open: str | None = None  # `text`, `thinking`, or `call` and its number
+        self._steps = StepReader()
         self._finish: Json = {}
         self._usage: Json = NOTHING_USED
 
@@ -61,9 +62,9 @@ class MessagesTranslation(Translation):
         if message.get("content"):
             blocks.append({"type": "text", "text": message["content"]})
         for index, call in enumerate(message.get("tool_calls") or []):
-            function = call["function"]
-            started = _Call(self._call_id(call.get("id"), index), function["name"])
-            blocks.append({**started.block, "input": _input(function.get("arguments") or "")})
+            name, arguments = call["function"]["name"], call["function"].get("arguments") or ""
+            block = self._tool_use(Called(index, call.get("id") or "", name))
+            blocks.append({**block, "input": _input(arguments)})
         usage = _usage(answer.get("usage") or {})
         return {**self._message(), "content": blocks, **self._stop(choice), "usage": usage}
 
@@ -76,7 +77,7 @@ class MessagesTranslation(Translation):
         choice = first_choice(chunk)
         if choice is None:
             return begun
-        told = self._told(choice.get("delta") or {})
+        told = b"".join(map(self._told, self._steps.read(choice.get("delta") or {})))
         if choice.get("finish_reason"):
             self._finish = choice
         return begun + told
@@ -105,38 +106,23 @@ class MessagesTranslation(Translation):
         }
         return event({"type": "message_start", "message": message})
 
-    def _told(self, delta: Json) -> bytes:
-        said = b""
-        if (thought := reasoning(delta)) and not self._request.hides_thinking:
-            said += self._switch("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-            said += self._delta({"type": "thinking_delta", "thinking": thought})
-        if delta.get("content"):
-            said += self._switch("text", {"type": "text", "text": ""})
-            said += self._delta({"type": "text_delta", "text": delta["content"]})
-        for call in delta.get("tool_calls") or []:
-            said += self._called(call)
-        return said
+    def _told(self, step: Step) -> bytes:
+        match step:
+            case Thought(_) if self._request.hides_thinking:
+                return b""
+            case Thought(text):
+                block = {"type": "thinking", "thinking": "", "signature": ""}
+                delta = {"type": "thinking_delta", "thinking": text}
+                return self._switch("thinking", block) + self._delta(delta)
+            case Said(text):
+                delta = {"type": "text_delta", "text": text}
+                return self._switch("text", {"type": "text", "text": ""}) + self._delta(delta)
+            case Called():
+                return self._switch(f"call {step.index}", self._tool_use(step))
+            case Argued(text):
+                return self._delta({"type": "input_json_delta", "partial_json": text})
 
-    def _called(self, piece: Json) -> bytes:
-        """A piece of a tool call. Its block begins once the tool's name is known."""
-        function = piece.get("function") or {}
-        index = piece.get("index", 0)
-        call = self._calls.get(index)
-        if call is None:
-            call = self._calls[index] = _Call(self._call_id(piece.get("id"), index))
-        call.name = call.name or function.get("name") or ""
-        call.unsent += function.get("arguments") or ""
-        if not call.name or (call.has_begun and not call.unsent):
-            return b""
-        if call.has_begun and self._open != index:
-            raise ValueError("pieces of several tool calls come mixed")
-        begun = b"" if call.has_begun else self._switch(index, call.block)
-        arguments, call.unsent, call.has_begun = call.unsent, "", True
-        if not arguments:
-            return begun
-        return begun + self._delta({"type": "input_json_delta", "partial_json": arguments})
-
-    def _switch(self, kind: str | int, block: Json) -> bytes:
+    def _switch(self, kind: str, block: Json) -> bytes:
         """Have a block of that kind open."""
         if self._open == kind:
             return b""
@@ -171,25 +157,10 @@ class MessagesTranslation(Translation):
         reason = STOP_REASONS.get(choice.get("finish_reason") or "stop", "end_turn")
         return {"stop_reason": reason, "stop_sequence": None}
 
-    def _call_id(self, given: object, index: int) -> str:
-        """The worker's own, as it comes back with the tool's result."""
-        if isinstance(given, str) and given:
-            return _NOT_OF_IDS.sub("_", given)
-        return f"toolu_{self._id}_{index}"
-
-
-class _Call:
-    """A tool call that streams in."""
-
-    def __init__(self, id: str, name: str = "") -> None:
-        self.id = id
-        self.name = name
-        self.unsent = ""  # of its arguments
-        self.has_begun = False
-
-    @property
-    def block(self) -> Json:
-        return {"type": "tool_use", "id": self.id, "name": self.name, "input": {}}
+    def _tool_use(self, call: Called) -> Json:
+        """The id is the worker's own, as it comes back with the tool's result."""
+        id = _NOT_OF_IDS.sub("_", call.id) or f"toolu_{self._id}_{call.index}"
+        return {"type": "tool_use", "id": id, "name": call.name, "input": {}}
 
 
 def _input(arguments: str) -> Any:

@@ -13,6 +13,7 @@ import msgspec
 from swapper.errors import BadRequest
 from swapper.front.dialects.dialect import Json
 from swapper.front.dialects.reading import parts, simplest, text_of
+from swapper.front.dialects.turns import tidy
 
 BILLING: Final = "x-anthropic-billing-header:"  # differs from request to request, and says nothing
 EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
@@ -94,32 +95,16 @@ def _messages(request: MessagesRequest) -> list[Json]:
                 messages += _user(blocks, f"{where}.content")
             case "assistant":
                 messages.append(_assistant(blocks, f"{where}.content"))
-            case "system" if len(messages) <= bool(system):
-                text = "\n\n".join(filter(None, (system, _system(blocks))))
-                messages = [{"role": "system", "content": text}]
-            case "system":  # in the middle, where few templates take one
-                messages += _user(blocks, f"{where}.content")
+            case "system":
+                messages.append({"role": "system", "content": _system(blocks)})
             case role:
                 raise BadRequest(f"{where}.role: {role!r} is not user or assistant", param=where)
-    return _joined(messages)
+    return tidy(messages)
 
 
 def _system(system: str | list[Json] | None) -> str:
     texts = (text_of(block, "system") for block in parts(system, "system"))
     return "\n\n".join(text for text in texts if not text.startswith(BILLING))
-
-
-def _joined(messages: list[Json]) -> list[Json]:
-    """User messages in a row are one turn."""
-    joined: list[Json] = []
-    for message in messages:
-        last = joined[-1] if joined else None
-        if last is not None and last["role"] == message["role"] == "user":
-            both = parts(last["content"], "") + parts(message["content"], "")
-            joined[-1] = {"role": "user", "content": simplest(both)}
-        else:
-            joined.append(message)
-    return joined
 
 
 def _user(blocks: list[Json], where: str) -> list[Json]:
