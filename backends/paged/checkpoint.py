@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -20,6 +21,7 @@ from backends.serving.engine import EngineError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"[^/\\]+\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -70,8 +72,10 @@ class Checkpoint:
     def names(self) -> frozenset[str]:
         return frozenset(self._files)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._files[name].get_slice(name).get_shape())
+    def layout(self, name: str) -> tuple[tuple[int, ...], str]:
+        """Shape and type (`BF16`, `U8`, ...)."""
+        view = self._files[name].get_slice(name)
+        return tuple(view.get_shape()), view.get_dtype()
 
     def read(self, name: str) -> Tensor:
         """The tensor, as a view of its mapped file."""
@@ -117,8 +121,10 @@ def _indexed(folder: str) -> Mapping[str, frozenset[str] | None]:
         raise EngineError("bad_file", f"{INDEX} has no weight_map")
     shards: dict[str, set[str]] = {}
     for tensor, name in weight_map.items():
-        if not isinstance(name, str) or os.path.basename(name) != name:
-            raise EngineError("bad_file", f"{INDEX}: {name!r} is not a file name")
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
+            raise EngineError(
+                "bad_file", f"{INDEX}: {name!r} is not the name of a safetensors file"
+            )
         shards.setdefault(name, set()).add(tensor)
     absent = {name for name in shards if not os.path.exists(os.path.join(folder, name))}
     if absent:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from backends.paged.checkpoint import Checkpoint, some
 from backends.paged.decoder import Decoder
 from backends.serving.engine import EngineError
 
+FLOATS = ("BF16", "F16", "F32", "F64")
 Shape = tuple[int, ...]
 Read = Callable[[str], Tensor]
 
@@ -27,11 +28,18 @@ HEAD = "lm_head.weight"
 NEVER_WEIGHTS = r"rotary_emb\.inv_freq$"  # old checkpoints keep what follows from config.json
 
 
+class Wanted(NamedTuple):
+    """What a tensor in the checkpoint must be like."""
+
+    shape: Shape
+    dtypes: Sequence[str] = FLOATS
+
+
 class Source(Protocol):
     """What one of the decoder's tensors is made of. `parts` are the heights of what was fused into it."""
 
-    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Shape]:
-        """The checkpoint's tensors that make a target of this shape, with the shapes they must have."""
+    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Wanted]:
+        """The checkpoint's tensors that make a target of this shape."""
         ...
 
     def fill(self, target: Tensor, parts: Sequence[int], read: Read) -> None:
@@ -45,10 +53,11 @@ class Rows:
 
     names: Sequence[str]
 
-    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Shape]:
+    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Wanted]:
         heights = self._heights(shape[0], parts)
         return {
-            name: (height, *shape[1:]) for name, height in zip(self.names, heights, strict=True)
+            name: Wanted((height, *shape[1:]))
+            for name, height in zip(self.names, heights, strict=True)
         }
 
     def fill(self, target: Tensor, parts: Sequence[int], read: Read) -> None:
@@ -66,8 +75,8 @@ class Stack:
 
     names: Sequence[str]
 
-    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Shape]:
-        expected: dict[str, Shape] = {}
+    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Wanted]:
+        expected: dict[str, Wanted] = {}
         for expert in range(shape[0]):
             expected |= self._of(expert).expects(shape[1:], parts)
         return expected
@@ -110,9 +119,9 @@ class Job:
     source: Source
     parts: Sequence[int]
 
-    def expects(self, shape: Shape) -> Mapping[str, Shape]:
+    def expects(self, shape: Shape) -> Mapping[str, Wanted]:
         expected = self.source.expects(shape, self.parts)
-        return {self.prefix + name: shape for name, shape in expected.items()}
+        return {self.prefix + name: wanted for name, wanted in expected.items()}
 
     def fill(self, target: Tensor, checkpoint: Checkpoint) -> None:
         self.source.fill(target, self.parts, lambda name: checkpoint.read(self.prefix + name))
@@ -126,17 +135,13 @@ def plan(decoder: Decoder, checkpoint: Checkpoint, names: Names) -> list[Job]:
     """
     jobs = list(_jobs(decoder, checkpoint, names))
     shapes = {name: tuple(tensor.shape) for name, tensor in decoder.named_parameters()}
-    expected: dict[str, Shape] = {}
+    expected: dict[str, Wanted] = {}
     for job in jobs:
         expected |= job.expects(shapes[job.name])
     if absent := expected.keys() - checkpoint.names:
         raise EngineError("bad_file", f"the checkpoint lacks {some(absent)}")
-    for name, shape in expected.items():
-        if (found := checkpoint.shape(name)) != shape:
-            reason = (
-                f"{name} is {list(found)} in the checkpoint, config.json makes it {list(shape)}"
-            )
-            raise EngineError("bad_file", reason)
+    for name, wanted in expected.items():
+        _check(name, wanted, *checkpoint.layout(name))
     left_over = checkpoint.names - expected.keys()
     tied = (re.escape(HEAD),) if decoder.spec.is_tied else ()
     ignored = re.compile("|".join((NEVER_WEIGHTS, *tied, *names.ignored)))
@@ -146,6 +151,16 @@ def plan(decoder: Decoder, checkpoint: Checkpoint, names: Names) -> list[Job]:
         )
         raise EngineError("unsupported", reason)
     return jobs
+
+
+def _check(name: str, wanted: Wanted, shape: Shape, dtype: str) -> None:
+    if shape != wanted.shape:
+        found = f"{list(shape)} in the checkpoint, and config.json makes it {list(wanted.shape)}"
+    elif dtype not in wanted.dtypes:
+        found = f"of type {dtype} in the checkpoint, not {' or '.join(wanted.dtypes)}"
+    else:
+        return
+    raise EngineError("bad_file", f"{name} is {found}")
 
 
 def fill(

@@ -38,8 +38,10 @@ def describe(values: Mapping[str, Any]) -> tuple[ModelSpec, Names]:
     Raises EngineError: `unsupported` for an architecture, or a feature of one, that is not known.
     """
     config = Config(values)
-    known = config.array("architectures", [])
-    name = known[0] if known else "of no name"
+    named = config.array("architectures", [])
+    if not named:
+        raise EngineError("unsupported", "config.json names no architecture")
+    name = str(named[0])
     if name not in ARCHITECTURES:
         what = ", ".join(sorted(ARCHITECTURES))
         raise EngineError(

@@ -106,10 +106,9 @@ def window_everywhere(config: Config) -> list[int]:
 def rope(config: Config, layer_type: str = "", theta: float = 10000.0) -> RopeSpec:
     """Rope by its new names (`rope_parameters`, by layer type or not) or its old ones (`rope_theta`,
     `rope_scaling`). `theta` is the architecture's own where none is given."""
-    given = config.nested("rope_parameters")
-    if layer_type and layer_type in given:
+    given = config.nested("rope_scaling" if "rope_scaling" in config else "rope_parameters")
+    if layer_type in given:
         given = given.nested(layer_type)
-    given = config.nested("rope_scaling").over(given.as_dict())
     kind = given.choice("rope_type" if "rope_type" in given else "type", ROPE_KINDS, "default")
     outer = {"rope_theta": config.number("rope_theta", theta), "partial_rotary_factor": 1.0}
     if "partial_rotary_factor" in config:

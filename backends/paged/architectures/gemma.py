@@ -75,8 +75,9 @@ def gemma3(config: Config) -> tuple[ModelSpec, Names]:
 
 def gemma3_beside_images(config: Config) -> tuple[ModelSpec, Names]:
     """The language model of one that also sees."""
-    inner = config.nested("text_config").but(architecture=config.text("architecture"))
-    return gemma3(inner)[0], BESIDE_IMAGES
+    is_tied = config.flag("tie_word_embeddings", True)
+    inner = config.nested("text_config").over({"tie_word_embeddings": is_tied})
+    return gemma3(inner.but(architecture=config.text("architecture")))[0], BESIDE_IMAGES
 
 
 def _spec(config: Config, **differences: Any) -> ModelSpec:

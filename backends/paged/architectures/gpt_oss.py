@@ -11,7 +11,7 @@ from backends.paged import mxfp4
 from backends.paged.architectures.common import LLAMA, layers, llama_like, rope, windows
 from backends.paged.architectures.config import Config
 from backends.paged.spec import Activation, ExpertsSpec, ModelSpec
-from backends.paged.weights import Names, Read, Rows, Shape
+from backends.paged.weights import Names, Read, Rows, Shape, Wanted
 
 THETA = 150000.0
 ROPE = {
@@ -79,8 +79,8 @@ class Biases:
 
     name: str
 
-    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Shape]:
-        return {self.name: shape}
+    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Wanted]:
+        return {self.name: Wanted(shape)}
 
     def fill(self, target: Tensor, parts: Sequence[int], read: Read) -> None:
         for rows, values in zip(_by_expert(target, parts), read(self.name), strict=True):
@@ -93,9 +93,9 @@ class Plain:
 
     name: str
 
-    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Shape]:
+    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Wanted]:
         count, height, width = shape
-        return {self.name: (count, width, height)}
+        return {self.name: Wanted((count, width, height))}
 
     def fill(self, target: Tensor, parts: Sequence[int], read: Read) -> None:
         for rows, values in zip(_by_expert(target, parts), read(self.name), strict=True):
@@ -108,16 +108,16 @@ class Packed:
 
     name: str
 
-    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Shape]:
+    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Wanted]:
         count, height, width = shape
         groups = -(-width // mxfp4.GROUP)
         return {
-            f"{self.name}_blocks": (count, height, groups, mxfp4.GROUP // 2),
-            f"{self.name}_scales": (count, height, groups),
+            f"{self.name}_blocks": Wanted((count, height, groups, mxfp4.GROUP // 2), ("U8",)),
+            f"{self.name}_scales": Wanted((count, height, groups), ("U8",)),
         }
 
     def fill(self, target: Tensor, parts: Sequence[int], read: Read) -> None:
         blocks, scales = read(f"{self.name}_blocks"), read(f"{self.name}_scales")
         for expert, rows in enumerate(_by_expert(target, parts)):
-            values = mxfp4.expand(blocks[expert], scales[expert])
+            values = mxfp4.expand(blocks[expert], scales[expert], target.dtype)
             rows.copy_(values.view(rows.shape))

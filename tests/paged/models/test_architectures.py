@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,9 @@ import pytest
 pytest.importorskip("torch", reason="the paged engine needs torch")
 pytest.importorskip("transformers", reason="transformers is what models are compared with")
 
-import torch
-
-from backends.paged.decoder import Decoder
 from backends.paged.loader import load
 from tests.paged.models import oracle
-from tests.paged.models.paging import Paged
+from tests.paged.models.agreement import agree
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 LLAMA3 = {
@@ -109,28 +105,3 @@ def test_computes_what_transformers_does(case: str, tmp_path: Path) -> None:
     model = oracle.save(tmp_path, model_type, **settings)
     _, decoder = load(str(tmp_path), "float32", "cpu")
     agree(model, decoder)
-
-
-def agree(model, decoder: Decoder, length: int = 45, vocab: int = 97) -> None:
-    """Same logits for two prompts in chunks beside each other, and the same greedy answers."""
-    rng = random.Random(1)
-    prompts = [[rng.randrange(3, vocab) for _ in range(n)] for n in (length, length // 2)]
-    paged = Paged(decoder, 2, length + 8)
-    mine: list[list[torch.Tensor]] = [[], []]
-    for start in range(0, length, 17):
-        new = [(i, prompt[start : start + 17]) for i, prompt in enumerate(prompts)]
-        new = [(i, tokens) for i, tokens in new if tokens]
-        for (i, _), part in zip(new, paged.step(new), strict=True):
-            mine[i].append(part)
-    for prompt, parts in zip(prompts, mine, strict=True):
-        theirs = oracle.logits(model, prompt)
-        assert theirs.std() > 0.1  # or nothing would be compared
-        torch.testing.assert_close(torch.cat(parts), theirs, atol=1e-4, rtol=0)
-
-    answers = [[int(parts[-1][-1].argmax())] for parts in mine]
-    for _ in range(5):
-        for answer, part in zip(
-            answers, paged.step([(i, a[-1:]) for i, a in enumerate(answers)]), strict=True
-        ):
-            answer.append(int(part[-1].argmax()))
-    assert answers == [oracle.greedy(model, prompt, 6) for prompt in prompts]
