@@ -58,9 +58,7 @@ async def _run(config: Config, read: Callable[[], Config], watched: Path | None)
     async with _history() as history, _placement(gpus) as placement:
         loop = asyncio.get_running_loop()
         planned = plan_registry(config, seen.readings, cpu_count())
-        measured = history.recall(config.launches)
-        learned = {key: (m.load_s, m.memory) for key, m in measured.items()}
-        scheduler = Scheduler(planned.registry, learned)
+        scheduler = Scheduler(planned.registry, history.recall(config.launches))
         dispatcher = Dispatcher(scheduler, placement, config.launches, history, logs, loop.time)
         front = Front(dispatcher, api_keys=config.api_keys)
         reloader = Reloader(config, read, dispatcher, front, service)

@@ -17,6 +17,8 @@ for each byte. Tests and benchmarks run the whole of swapper over it, and a new 
 | `break_after_tokens` | 0 | the engine fails in the middle of an answer, and says that it is broken |
 | `can_sleep` | false | whether `/sleep` and `/wake` exist; asleep, `memory_bytes` are given back |
 | `wake_s` | 0 | `/wake` takes this long |
+| `fail_sleep` | false | `/sleep` fails |
+| `fail_wake` | false | `/wake` fails |
 | `stop_s` | 0 | after TERM and draining, ending takes this long |
 | `ignore_term` | false | a worker that is ready does not end on TERM: it stops taking requests, no more |
 | `embedding_length` | 16 | numbers in an embedding |

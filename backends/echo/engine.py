@@ -145,12 +145,16 @@ class SleepingEchoEngine(EchoEngine):
 
     async def sleep(self) -> None:
         """Give `memory_bytes` back."""
+        if self._options.fail_sleep:
+            raise EngineError("crashed", "The engine was told not to sleep.")
         self._is_awake = False
         self._memory = bytearray()
 
     async def wake(self) -> None:
         """Take them again, after `wake_s`."""
         await asyncio.sleep(self._options.wake_s)
+        if self._options.fail_wake:
+            raise EngineError("crashed", "The engine was told not to wake.")
         self._memory = _touched(self._options.memory_bytes)
         self._is_awake = True
 

@@ -25,6 +25,8 @@ class Options:
     break_after_tokens: int = 0
     can_sleep: bool = False
     wake_s: float = 0.0
+    fail_sleep: bool = False
+    fail_wake: bool = False
     stop_s: float = 0.0
     ignore_term: bool = False
     embedding_length: int = 16

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from backends.serving.app import KEEPALIVE_S, Serving
-from backends.serving.engine import Engine, EngineError
+from backends.serving.engine import CanSleep, Engine, EngineError
 from backends.serving.report import Report
 from backends.serving.worker import FAILED, OK, Loading, leave
 
@@ -76,7 +76,9 @@ class _Life:
             loop.add_signal_handler(number, self._stop.set)
         await web.SockSite(runner, self._sock, backlog=BACKLOG).start()
         info = serving.engine.info
-        self._report.ready(serving.engine.memory(), info.context, serving.capabilities)
+        sleep = {"sleep"} if isinstance(serving.engine, CanSleep) else frozenset[str]()
+        capabilities = serving.capabilities | sleep
+        self._report.ready(serving.engine.memory(), info.context, capabilities)
         gc.freeze()  # what is loaded stays: no collection need look at it again
         gc.enable()
         serving.warm_up()

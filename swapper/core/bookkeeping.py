@@ -13,7 +13,8 @@ from typing import assert_never
 from swapper.core import events as ev
 from swapper.core import refusals
 from swapper.core.books import Books, budgets
-from swapper.core.departures import send_off
+from swapper.core.demand import Demand
+from swapper.core.departures import send_off, stop
 from swapper.core.fitting import fits
 from swapper.core.ledger import BrokenBooks
 from swapper.core.making_room import most_for
@@ -36,6 +37,12 @@ def enter(books: Books, event: ev.Event, now: float) -> None:
             _ready(books, event, now)
         case ev.WorkerMeasured():
             _measured(books, event)
+        case ev.WorkerSlept():
+            _slept(books, event, now)
+        case ev.WorkerWoke():
+            _woke(books, event, now)
+        case ev.SleepFailed():
+            _sleep_failed(books, event, now)
         case ev.WorkerExited():
             _exited(books, event, now)
         case ev.DevicesRead():
@@ -111,6 +118,7 @@ def _ready(books: Books, event: ev.WorkerReady, now: float) -> None:
     books.is_settled = False
     worker.ready_at = worker.idle_since = now
     worker.measured = dict(event.measured)
+    worker.can_sleep = event.can_sleep
     # What a worker has not touched yet does not count in its measure, so before it has answered
     # anything a measure can only raise the charge.
     held = books.ledger.charge_of(worker.id)
@@ -119,6 +127,7 @@ def _ready(books: Books, event: ev.WorkerReady, now: float) -> None:
     demand = books.demand[worker.model]
     demand.recover()
     demand.wanted_since = demand.room_since = None
+    demand.sleeps = event.can_sleep
     demand.load_s = load_s = now - worker.started_at
     books.commands.append(ev.Measured(worker.model, worker.variant.settings, load_s, larger))
 
@@ -133,8 +142,68 @@ def _measured(books: Books, event: ev.WorkerMeasured) -> None:
         return
     worker.measured = known
     _learn_memory(books, worker, known)
-    load_s = books.demand[worker.model].load_or()
-    books.commands.append(ev.Measured(worker.model, worker.variant.settings, load_s, known))
+    _tell_measured(books, worker, known)
+
+
+def _slept(books: Books, event: ev.WorkerSlept, now: float) -> None:
+    worker = books.worker(event.worker_id)
+    if worker is None or not worker.is_leaving or worker.state is not WorkerState.SLEEPING:
+        return  # it is being stopped
+    if event.memory:
+        held = books.ledger.charge_of(worker.id)
+        worker.asleep = {
+            n: s for n, s in event.memory.items() if s and (n in held or books.ledger.budget(n))
+        }
+        books.asleep[worker.model, worker.variant.key] = worker.asleep
+        _tell_measured(books, worker, {})
+    worker.is_asleep = True
+    books.is_settled = False
+    books.ledger.shrink(worker.id, worker.asleep, now)
+    if worker.model in books.demand:
+        _end_turn(books.demand[worker.model], worker, now)
+
+
+def _woke(books: Books, event: ev.WorkerWoke, now: float) -> None:
+    worker = books.worker(event.worker_id)
+    if worker is None or worker.state is not WorkerState.WAKING:
+        return  # it is being stopped
+    worker.move(WorkerState.READY)
+    books.is_settled = False
+    worker.ready_at = worker.idle_since = now
+    demand = books.demand[worker.model]
+    demand.wanted_since = demand.room_since = None
+    demand.wake_s = now - worker.started_at
+    _tell_measured(books, worker, {})
+
+
+def _sleep_failed(books: Books, event: ev.SleepFailed, now: float) -> None:
+    worker = books.worker(event.worker_id)
+    if worker is not None and worker.state in (WorkerState.SLEEPING, WorkerState.WAKING):
+        stop(books, worker, event.reason, now)
+
+
+def _tell_measured(books: Books, worker: Worker, memory: Bytes) -> None:
+    """What of a worker that was loaded is worth remembering."""
+    demand = books.demand[worker.model]
+    asleep = books.asleep.get((worker.model, worker.variant.key), {})
+    books.commands.append(
+        ev.Measured(
+            worker.model,
+            worker.variant.settings,
+            demand.load_s or 0.0,
+            memory,
+            demand.wake_s,
+            asleep,
+        )
+    )
+
+
+def _end_turn(demand: Demand, worker: Worker, now: float) -> None:
+    """It has gone as it was asked to."""
+    demand.turn_ended_at = now
+    demand.gave_way_to = None if worker.errand is None else worker.errand.model
+    if worker.stopping_since is not None:
+        demand.stop_s = now - worker.stopping_since
 
 
 def _learn_memory(books: Books, worker: Worker, measured: Bytes) -> None:
@@ -156,11 +225,10 @@ def _exited(books: Books, event: ev.WorkerExited, now: float) -> None:
     _forget_removed(books)
     if worker.model not in books.demand:
         return
+    books.demand[worker.model].sleeps = False
     if was_asked:
         demand = books.demand[worker.model]
-        demand.turn_ended_at, demand.gave_way_to = now, worker.makes_room_for
-        if worker.stopping_since is not None:
-            demand.stop_s = now - worker.stopping_since
+        _end_turn(demand, worker, now)
         if worker.num_served:
             demand.serve_out()
     else:
@@ -207,7 +275,9 @@ def _grow_estimate(books: Books, worker: Worker) -> None:
 
 def _load_requested(books: Books, event: ev.LoadRequested, now: float) -> None:
     demand = books.demand[event.model]
-    if event.model not in books.workers and not books.is_shutting_down:
+    worker = books.workers.get(event.model)
+    is_away = worker is None or worker.state is WorkerState.SLEEPING
+    if is_away and not books.is_shutting_down:
         demand.wanted_since = now
         demand.retry_at = -math.inf  # whoever asks by hand wants it tried
         books.wanted[event.model] = None
@@ -238,8 +308,10 @@ def _registry_replaced(books: Books, event: ev.RegistryReplaced, now: float) -> 
 
 def _forget_measures(books: Books, name: str) -> None:
     """Of a model that is served in another way now; what failed before may work."""
-    for key in [key for key in books.memory if key[0] == name]:
-        del books.memory[key]
+    for known in (books.memory, books.asleep):
+        for key in [key for key in known if key[0] == name]:
+            del known[key]
+    books.demand[name].wake_s = None
     books.demand[name].retry_at = -math.inf
 
 

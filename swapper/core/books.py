@@ -16,11 +16,10 @@ from swapper.core.demand import Demand
 from swapper.core.fitting import Layout
 from swapper.core.ledger import BrokenBooks, Ledger
 from swapper.core.queue import Waiting
-from swapper.core.registry import GROUP, Bytes, Registry, Variant
-from swapper.core.worker import GONE_STATES, SERVING_STATES, Worker
+from swapper.core.registry import GROUP, HOST, Bytes, Registry, Variant
+from swapper.core.worker import GONE_STATES, SERVING_STATES, Worker, WorkerState
 
-Learned: TypeAlias = Mapping[tuple[str, str], tuple[float, Bytes]]
-"""(model, variant key) -> load_s, memory"""
+Learned: TypeAlias = Mapping[tuple[str, str], ev.Measured]  # by model and variant key
 
 
 class Books:
@@ -35,16 +34,20 @@ class Books:
         self.demand: dict[str, Demand] = {}
         self.wanted: dict[str, None] = {}  # models with a queue or a wish: all that a plan looks at
         self.memory: dict[tuple[str, str], Bytes] = {}  # measured, by model and variant key
+        self.asleep: dict[tuple[str, str], Bytes] = {}  # what they hold asleep, by the same
         self.is_shutting_down = False
         self.is_settled = True  # no worker has changed its state or got busy or idle since it was
         self.commands: list[ev.Command] = []
         self._generation = itertools.count(1)
         for name in registry.models:
             self.expect(name)
-        for (model, key), (load_s, memory) in learned.items():
+        for (model, key), measured in learned.items():
             if model in self.demand:
-                self.demand[model].load_s = load_s
-                self.memory[model, key] = memory
+                self.demand[model].load_s = measured.load_s
+                self.demand[model].wake_s = measured.wake_s
+                self.memory[model, key] = measured.memory
+                if measured.asleep:
+                    self.asleep[model, key] = measured.asleep
 
     def expect(self, name: str) -> None:
         """Begin to remember a configured model, or take its new configuration over."""
@@ -74,8 +77,21 @@ class Books:
         variants = self.demand[model].spec.variants
         return [Layout(variant, self.needs(model, variant)) for variant in variants]
 
+    def lacks_place(self, model: str) -> bool:
+        """Whether it has no worker, or one that sleeps."""
+        worker = self.workers.get(model)
+        return worker is None or worker.is_asleep
+
+    def holds_asleep(self, worker: Worker) -> Bytes:
+        """What the worker would hold asleep: as measured, or all that it holds now, on the host."""
+        known = self.asleep.get((worker.model, worker.variant.key))
+        if known is not None:
+            return known
+        held = self.ledger.charge_of(worker.id).items()
+        return {HOST: sum(size for name, size in held if not name.startswith(GROUP))}
+
     def expires_at(self, worker: Worker) -> float:
-        """When an idle worker is unloaded for being idle; infinity while it is not, or with ttl 0."""
+        """When a worker at rest is unloaded for it; infinity while it is not, or with ttl 0."""
         ttl_s = self.demand[worker.model].spec.ttl_s
         if worker.idle_since is None or ttl_s <= 0:
             return math.inf
@@ -99,6 +115,7 @@ class Books:
         for worker in self.workers.values():
             _check(counted[id(worker)] == worker.num_in_flight, f"{worker.id} in flight")
             _check(bool(self.ledger.charge_of(worker.id)) or not worker.variant.needs, worker.id)
+            _check(not worker.is_asleep or worker.state is WorkerState.SLEEPING, worker.id)
             is_busy = worker.num_in_flight > 0
             _check(not is_busy or worker.state in SERVING_STATES, f"{worker.id} busy")
             keys = sum(worker.in_flight.values())

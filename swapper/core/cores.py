@@ -57,6 +57,6 @@ def _busy(books: Books, now: float) -> list[Worker]:
         worker
         for worker in books.workers.values()
         if books.demand[worker.model].spec.shares_cores
-        and worker.state is not WorkerState.STOPPING
+        and worker.state not in (WorkerState.STOPPING, WorkerState.SLEEPING)
         and (worker.idle_since is None or worker.idle_since + LINGER_S > now)
     ]

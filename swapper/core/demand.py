@@ -26,6 +26,8 @@ class Demand:
 
     spec: ModelSpec
     load_s: float | None  # the last load measured, or the first guess
+    wake_s: float | None = None  # what it took to wake, the last time
+    sleeps: bool = False  # its worker can: what comes back after it has gone is a wake
     stop_s: float = 0.0  # what its worker took to go, the last time
     queue: Queue = field(default_factory=Queue)
     wanted_since: float | None = None  # a load asked for without a request
@@ -56,7 +58,10 @@ class Demand:
         return None if since is None else max(since, self.turn_ended_at)
 
     def load_or(self, like_s: float = UNKNOWN_LOAD_S) -> float:
-        """Seconds to load; `like_s` where nothing is known of it."""
+        """Seconds until it is back: to wake, where that is how it comes, or to load; `like_s` where
+        nothing is known of it."""
+        if self.sleeps and self.wake_s is not None:
+            return self.wake_s
         return like_s if self.load_s is None else self.load_s
 
     @property

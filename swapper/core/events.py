@@ -52,6 +52,7 @@ class WorkerReady:
 
     worker_id: WorkerId
     measured: Bytes = field(default_factory=dict)
+    can_sleep: bool = False  # it gives device memory back when told to, and takes it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,30 @@ class WorkerMeasured:
 
     worker_id: WorkerId
     memory: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSlept:
+    """The worker that was told to has given back what it can. `memory` is what it still holds, by
+    device; empty: it did not say."""
+
+    worker_id: WorkerId
+    memory: Bytes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWoke:
+    """The worker that was told to serves again."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class SleepFailed:
+    """The worker did not go to sleep, or did not wake, as it was told to. It is of no more use."""
+
+    worker_id: WorkerId
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +168,9 @@ Event: TypeAlias = (
     | RequestEnded
     | WorkerReady
     | WorkerMeasured
+    | WorkerSlept
+    | WorkerWoke
+    | SleepFailed
     | WorkerExited
     | DevicesRead
     | LoadRequested
@@ -201,6 +229,24 @@ class StopWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class SleepWorker:
+    """Have the idle worker give its devices' memory back. Answered within `timeout_s` by `WorkerSlept`
+    or `SleepFailed`, or by its exit."""
+
+    worker_id: WorkerId
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WakeWorker:
+    """Have the sleeping worker serve again. Answered within `timeout_s` by `WorkerWoke` or
+    `SleepFailed`, or by its exit."""
+
+    worker_id: WorkerId
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SetThreads:
     """Tell the running worker to compute with so many threads from its next step on."""
 
@@ -216,6 +262,8 @@ class Measured:
     settings: Settings
     load_s: float
     memory: Bytes  # empty: nothing new
+    wake_s: float | None = None  # None: nothing new
+    asleep: Bytes = field(default_factory=dict)  # what it holds then; empty: nothing new
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +271,18 @@ class Decided:
     """One line for the decision log: whom, what, why, on which figures."""
 
     model: str
-    action: str  # start, evict, drain, spare, expire, refuse, fail
+    action: str  # start, drain, stop, sleep, wake, spare, expire, refuse, fail
     reason: str
 
 
-Command: TypeAlias = Grant | Reject | StartWorker | StopWorker | SetThreads | Measured | Decided
+Command: TypeAlias = (
+    Grant
+    | Reject
+    | StartWorker
+    | StopWorker
+    | SleepWorker
+    | WakeWorker
+    | SetThreads
+    | Measured
+    | Decided
+)

@@ -92,25 +92,42 @@ class Ledger:
         """Set `needs` aside. Raises BrokenBooks when there is no room or the worker has a charge."""
         if worker_id in self._charges:
             raise BrokenBooks(f"{worker_id} has a charge already")
-        short = {name: need for name, need in needs.items() if need > max(0, self.room(name))}
+        self._charges[worker_id] = {}
+        self.grow(worker_id, needs)
+
+    def grow(self, worker_id: str, needs: Bytes) -> None:
+        """Set aside what the worker's charge falls short of `needs`. Raises BrokenBooks when there is
+        no room for it."""
+        charge = self._charges[worker_id]
+        more = {name: need - charge.get(name, 0) for name, need in needs.items()}
+        short = {name: size for name, size in more.items() if size > max(0, self.room(name))}
         if short:
             raise BrokenBooks(f"no room for {worker_id}: {short} in {self!r}")
-        self._charges[worker_id] = dict(needs)
+        charge.update({name: max(need, charge.get(name, 0)) for name, need in needs.items()})
 
     def correct(self, worker_id: str, measured: Bytes) -> None:
         """Replace the charge on measured devices by the truth, even where it breaks a budget."""
         self._charges[worker_id].update(measured)
 
+    def shrink(self, worker_id: str, holds: Bytes, now: float) -> None:
+        """The worker is still there and holds no more than this. What it gave back is free, or
+        returning where it is of a GPU that is read."""
+        self._give_back(self._charges[worker_id], holds, now)
+        self._charges[worker_id] = dict(holds)
+
     def release(self, worker_id: str, now: float) -> None:
-        """The worker is gone. Its charge is free, or returning where it is of a GPU that is read.
-        Raises BrokenBooks when it had none."""
+        """The worker is gone; as `shrink` to nothing. Raises BrokenBooks when it had no charge."""
         charge = self._charges.pop(worker_id, None)
         if charge is None:
             raise BrokenBooks(f"{worker_id} has no charge to release")
+        self._give_back(charge, {}, now)
+
+    def _give_back(self, charge: Bytes, holds: Bytes, now: float) -> None:
         for name, size in charge.items():
-            if size and is_gpu(name) and name in self._left:
+            freed = size - holds.get(name, 0)
+            if freed > 0 and is_gpu(name) and name in self._left:
                 returning = self._returning.setdefault(name, _Returning(self._left[name]))
-                returning.unread.append((now, size))
+                returning.unread.append((now, freed))
                 returning.until = now + RETURN_S
 
     def observe(self, read: DevicesRead) -> None:

@@ -11,7 +11,7 @@ from swapper.core.fitting import Amount, Layout, Price, choose
 from swapper.core.registry import Bytes
 from swapper.core.room import Room
 from swapper.core.tenure import movable_at
-from swapper.core.worker import LEAVING_STATES, Worker, WorkerState
+from swapper.core.worker import Worker, WorkerState
 
 NEVER_EVICTED_FOR_CHAT = frozenset({"embedding", "completion"})
 
@@ -42,21 +42,31 @@ def _movable(
     """Who may be moved out now, and when the next one may be."""
     candidates, blocked_until = [], math.inf
     residents = [w for w in books.workers.values() if _could_go(books, w, waiting, missing)]
+    num_places = sum(not worker.is_asleep for worker in residents)
     for worker in residents:
         resident = books.demand[worker.model]
-        at = movable_at(worker, resident, waiting, len(residents))
+        at = -math.inf if worker.is_asleep else movable_at(worker, resident, waiting, num_places)
         if at <= now:
-            cost_s = resident.load_or() * (resident.uses(now) + 1e-3)
+            cost_s = _cost_s(worker, resident) * (resident.uses(now) + 1e-3)
             holds = books.ledger.charge_of(worker.id)
-            candidates.append(Candidate(worker.id, holds, cost_s, worker.is_idle))
+            candidates.append(Candidate(worker.id, holds, cost_s, worker.is_at_rest))
         else:
             blocked_until = min(blocked_until, at)
     return candidates, blocked_until
 
 
+def _cost_s(worker: Worker, resident: Demand) -> float:
+    """What is lost when it goes and is wanted again; one that sleeps would come back by a wake."""
+    if worker.is_asleep and resident.load_s is not None:
+        return max(0.0, resident.load_s - resident.load_or())
+    return resident.load_or()
+
+
 def _could_go(books: Books, worker: Worker, waiting: Demand, missing: Bytes) -> bool:
     """Whether the worker holds what is missing and may in time be moved out for it."""
-    if worker.state is not WorkerState.READY or _stays(books.demand[worker.model], waiting):
+    resident = books.demand[worker.model]
+    is_there = worker.state is WorkerState.READY or worker.is_asleep
+    if not is_there or resident is waiting or _stays(resident, waiting):
         return False
     holds = books.ledger.charge_of(worker.id)
     return any(holds.get(name, 0) for name in missing)
@@ -67,7 +77,7 @@ def most_for(books: Books, demand: Demand) -> Amount:
     staying = [
         books.ledger.charge_of(w.id)
         for w in books.workers.values()
-        if _stays(books.demand[w.model], demand) and w.state not in LEAVING_STATES
+        if _stays(books.demand[w.model], demand) and not w.is_leaving
     ]
     return lambda name: books.ledger.budget(name) - sum(c.get(name, 0) for c in staying)
 

@@ -112,6 +112,8 @@ def _why(books: Books, model: str) -> str:
     return {
         WorkerState.STARTING: "it is still loading",
         WorkerState.READY: "all its places are taken",
+        WorkerState.WAKING: "it is still waking",
+        WorkerState.SLEEPING: "no room came free to wake it in",
     }.get(worker.state, "its worker is on its way out")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from swapper.core.ledger import Ledger
 from swapper.core.registry import Bytes
-from swapper.core.worker import LEAVING_STATES, Worker
+from swapper.core.worker import Worker
 
 
 class Room:
@@ -21,13 +21,13 @@ class Room:
         self._claimed: dict[str, int] = {}
         self._coming: dict[str, int] = {}  # with workers that leave
         for worker in workers:
-            if worker.state in LEAVING_STATES:
-                self.expect(ledger.charge_of(worker.id))
+            if worker.is_leaving:
+                self.expect(ledger.charge_of(worker.id), worker.asleep)
 
-    def expect(self, holds: Bytes) -> None:
-        """A worker that holds so much is on its way out."""
+    def expect(self, holds: Bytes, keeps: Bytes) -> None:
+        """A worker that holds so much is on its way out; this it keeps, where it goes to sleep."""
         for name, size in holds.items():
-            self._coming[name] = self._coming.get(name, 0) + size
+            self._coming[name] = self._coming.get(name, 0) + size - keeps.get(name, 0)
 
     def claim(self, needs: Bytes) -> None:
         """Set so much aside for the model whose turn it was, started or not."""

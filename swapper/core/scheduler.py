@@ -6,13 +6,13 @@ in the order of the line where it is about places:
 
   1. A READY worker with room takes the request at once.
   2. A worker on its way up or out is waited for; a model in back-off refuses.
-  3. There is room: start a worker. Several may load at once.
-  4. There is no room: the cheapest movable workers make it. Idle ones stop, busy ones drain and take
-     nothing new. Until then the room that is there, or coming, stays claimed for this model, so that
+  3. There is room: start a worker, or wake the one that sleeps. Several may load at once.
+  4. There is no room: the cheapest movable workers make it. Idle ones stop or sleep, busy ones drain
+     and take nothing new. Until then the room that is there, or coming, stays claimed for this model, so that
      nobody who came later can take it.
 
 Before it, requests past their deadline are refused and whoever drained for a model that nobody wants
-any more serves again; after it, drained workers and those idle past their ttl stop.
+any more serves again; after it, drained workers go and those at rest past their ttl stop.
 
     books         all the state        bookkeeping   what an event changes in it
     making_room   who could go         departures    how a worker goes
@@ -29,14 +29,15 @@ from swapper.core.bookkeeping import enter
 from swapper.core.books import Books, Learned
 from swapper.core.cores import first_threads, share_cores
 from swapper.core.demand import Demand
-from swapper.core.departures import send_off, spare_needless, stop_done
-from swapper.core.making_room import layout_for, victims_for
+from swapper.core.departures import go_if_done, send_off, spare_needless, stop
+from swapper.core.fitting import fits
+from swapper.core.making_room import layout_for, most_for, victims_for
 from swapper.core.queue import Waiting
 from swapper.core.refusals import refuse_failed, refuse_late, refuse_too_large
 from swapper.core.registry import Bytes, Registry, Variant
 from swapper.core.room import Room
 from swapper.core.sizes import sizes
-from swapper.core.worker import Worker, WorkerState
+from swapper.core.worker import Errand, Worker, WorkerState
 
 PRIORITY_S = 60.0  # of waiting that one more of priority counts for: ahead, but never for ever
 
@@ -86,9 +87,12 @@ class Scheduler:
             for model in books.wanted:
                 self._grant_waiting(model)
             room = Room(books.ledger, books.workers.values())
-            without = [model for model in books.wanted if model not in books.workers]
+            without = [model for model in books.wanted if books.lacks_place(model)]
             for model in sorted(without, key=self._place_in_line):
-                self._find_place(model, room, now)
+                if (worker := books.workers.get(model)) is None:
+                    self._find_place(model, room, now)
+                else:
+                    self._wake(worker, room, now)
             self._forget_unwanted()
         if not books.is_settled or now >= self._due_at:
             self._settle(now)
@@ -96,10 +100,10 @@ class Scheduler:
     def _settle(self, now: float) -> None:
         """What follows from the workers' states alone. Not at every event: only when one has changed its
         state, fallen idle or got busy, or when something is due."""
-        stop_done(self.books, now)
+        go_if_done(self.books, now)
         cores_settle_at = share_cores(self.books, now)
-        idle = [self.books.expires_at(w) for w in self.books.workers.values() if w.is_idle]
-        self._due_at = min(idle, default=math.inf)
+        resting = [self.books.expires_at(w) for w in self.books.workers.values() if w.is_at_rest]
+        self._due_at = min(resting, default=math.inf)
         self._due_at = min(self._due_at, cores_settle_at)
         self.books.is_settled = True
 
@@ -169,6 +173,27 @@ class Scheduler:
         timeout_s = demand.spec.load_timeout_s
         books.commands.append(ev.StartWorker(worker_id, model, needs, settings, timeout_s))
 
+    def _wake(self, worker: Worker, room: Room, now: float) -> None:
+        """The turn of a model whose worker sleeps: where it slept, or nowhere."""
+        books, demand = self.books, self.books.demand[worker.model]
+        needs, held = books.needs(worker.model, worker.variant), books.ledger.charge_of(worker.id)
+        if not fits(needs, most_for(books, demand)):
+            stop(books, worker, f"it cannot have {sizes(needs)} any more", now)
+            return
+        more = {name: max(0, need - held.get(name, 0)) for name, need in needs.items()}
+        if not room.fits(more):  # 4
+            self._make_room(demand, more, room, now)
+            room.claim(more)
+            return
+        worker.move(WorkerState.WAKING)  # 3
+        worker.is_asleep, worker.asleep = False, {}
+        worker.room_since = now if demand.room_since is None else demand.room_since
+        worker.started_at = now
+        books.ledger.grow(worker.id, needs)
+        books.is_settled = False
+        books.note(worker.model, "wake", f"takes {sizes(more)}")
+        books.commands.append(ev.WakeWorker(worker.id, demand.spec.load_timeout_s))
+
     def _make_room(self, demand: Demand, needs: Bytes, room: Room, now: float) -> None:
         books, model = self.books, demand.spec.name
         if demand.room_since is None:
@@ -182,9 +207,9 @@ class Scheduler:
         for victim in victims or ():
             worker = books.worker(victim.worker_id)
             assert worker is not None
-            room.expect(books.ledger.charge_of(worker.id))
-            reason = f"{model} needs {sizes(missing)}"
-            send_off(books, worker, reason, now, makes_room_for=model)
+            errand = Errand(model, needs, missing)
+            send_off(books, worker, f"{model} needs {sizes(missing)}", now, errand)
+            room.expect(books.ledger.charge_of(worker.id), worker.asleep)
 
 
 def _grant(waiting: Waiting, worker: Worker) -> ev.Grant:

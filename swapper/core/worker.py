@@ -1,7 +1,8 @@
 """A worker's states, the legal moves between them, and what the scheduler knows of one worker.
 
     STARTING -> READY <-> DRAINING -> STOPPING -> STOPPED
-        any but the last two -> FAILED (it went away by itself)
+    READY, DRAINING -> SLEEPING -> WAKING -> READY
+        any but the last two -> STOPPING; or FAILED (it went away by itself)
 
 All changes of state go through `Worker.move`; an illegal one is a broken book and raises.
 """
@@ -21,6 +22,8 @@ class WorkerState(Enum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"  # finishes what is in flight, takes nothing new
+    SLEEPING = "sleeping"  # told to give device memory back; done when `is_asleep`
+    WAKING = "waking"  # told to take it again
     STOPPING = "stopping"  # told to end; its memory is still taken
     STOPPED = "stopped"
     FAILED = "failed"
@@ -32,19 +35,29 @@ class WorkerState(Enum):
 _S = WorkerState
 MOVES: dict[WorkerState, frozenset[WorkerState]] = {
     _S.STARTING: frozenset({_S.READY, _S.STOPPING, _S.FAILED}),
-    _S.READY: frozenset({_S.DRAINING, _S.STOPPING, _S.FAILED}),
-    _S.DRAINING: frozenset({_S.READY, _S.STOPPING, _S.FAILED}),
+    _S.READY: frozenset({_S.DRAINING, _S.SLEEPING, _S.STOPPING, _S.FAILED}),
+    _S.DRAINING: frozenset({_S.READY, _S.SLEEPING, _S.STOPPING, _S.FAILED}),
+    _S.SLEEPING: frozenset({_S.WAKING, _S.STOPPING, _S.FAILED}),
+    _S.WAKING: frozenset({_S.READY, _S.STOPPING, _S.FAILED}),
     _S.STOPPING: frozenset({_S.STOPPED}),
     _S.STOPPED: frozenset(),
     _S.FAILED: frozenset(),
 }
-LEAVING_STATES = frozenset({_S.DRAINING, _S.STOPPING})  # their memory is on its way back
 SERVING_STATES = frozenset({_S.READY, _S.DRAINING})  # may have requests in flight
 GONE_STATES = frozenset({_S.STOPPED, _S.FAILED})
 
 
 class IllegalMove(Exception):
     """A worker was to change its state in a way that `MOVES` does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Why a worker goes: `model` needs so much, and of that so much was missing."""
+
+    model: str
+    needs: Bytes
+    missing: Bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -54,8 +67,8 @@ class Worker:
     id: str
     model: str
     variant: Variant
-    started_at: float
-    room_since: float  # when room began to be made for it; started_at if there was room
+    started_at: float  # when its load began, or the last time it was told to wake
+    room_since: float  # when room began to be made for that; started_at if there was room
     state: WorkerState = WorkerState.STARTING
     ready_at: float | None = None
     idle_since: float | None = None  # None while starting, or while requests are in flight
@@ -64,7 +77,10 @@ class Worker:
     num_in_flight: int = 0
     num_served: int = 0
     urgency: int = 0  # the highest key's priority of what it answers, or answered last
-    makes_room_for: str | None = None  # the model it goes for; None: for its own sake
+    errand: Errand | None = None  # for whom it goes; None: for its own sake
+    can_sleep: bool = False
+    is_asleep: bool = False  # SLEEPING, and has given back what it can
+    asleep: Bytes = field(default_factory=dict)  # what it holds, or will hold, while SLEEPING
     reserved: Bytes = field(default_factory=dict)  # at its start: the estimate
     measured: Bytes = field(default_factory=dict)  # the truth, as far as it is known
     threads: int = 0  # CPU threads it was told to use; 0: it was told nothing
@@ -86,3 +102,15 @@ class Worker:
     def is_idle(self) -> bool:
         """READY with nothing in flight."""
         return self.state is WorkerState.READY and self.num_in_flight == 0
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Idle or asleep: unloaded when its ttl is over."""
+        return self.is_idle or self.is_asleep
+
+    @property
+    def is_leaving(self) -> bool:
+        """Its memory, or most of it, is on its way back."""
+        if self.state is WorkerState.SLEEPING:
+            return not self.is_asleep
+        return self.state in (WorkerState.DRAINING, WorkerState.STOPPING)

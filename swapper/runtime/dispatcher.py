@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from swapper.core import events as ev
-from swapper.core.registry import Bytes, Registry, Settings
+from swapper.core.registry import Registry
 from swapper.core.scheduler import Scheduler
 from swapper.errors import Unavailable
 from swapper.runtime.history import Decision
@@ -25,7 +25,7 @@ from swapper.runtime.log_ring import LogRing
 from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts
 from swapper.runtime.preflight import Preflight
 from swapper.runtime.views import Snapshot, snapshot
-from swapper.runtime.worker_client import status_of
+from swapper.runtime.worker_client import memory_of, say, status_of
 
 log = structlog.get_logger("swapper.dispatcher")
 
@@ -35,10 +35,8 @@ LAST_LINES = 20  # of a failed worker's output, for the terminal
 class Memory(Protocol):
     """Where measurements and decisions are kept over restarts."""
 
-    def remember(
-        self, launch: LaunchSpec, settings: Settings, load_s: float, memory: Bytes
-    ) -> None:
-        """Keep what was measured of a model under these settings."""
+    def remember(self, launch: LaunchSpec, measured: ev.Measured) -> None:
+        """Keep what was measured of a model under its settings."""
         ...
 
     def log_decision(self, model: str, action: str, reason: str) -> None:
@@ -231,9 +229,13 @@ class Dispatcher:
                     self._running[command.worker_id].handle.stop(command.grace_s)
                 case ev.SetThreads(worker_id, threads):
                     self._in_background(self._set_threads(worker_id, threads))
-                case ev.Measured(model, settings, load_s, memory):
-                    if (launch := self._launches.get(model)) is not None:
-                        self._memory.remember(launch, settings, load_s, memory)
+                case ev.SleepWorker(worker_id, timeout_s):
+                    self._in_background(self._sleep(worker_id, timeout_s))
+                case ev.WakeWorker(worker_id, timeout_s):
+                    self._in_background(self._wake(worker_id, timeout_s))
+                case ev.Measured():
+                    if (launch := self._launches.get(command.model)) is not None:
+                        self._memory.remember(launch, command)
                 case ev.Decided(model, action, reason):
                     log.info(action, model=model, reason=reason)
                     self._memory.log_decision(model, action, reason)
@@ -276,7 +278,8 @@ class Dispatcher:
         def on_ready(facts: WorkerFacts) -> None:
             self._facts[model] = facts
             self._running[worker_id].progress = 1.0
-            self.post(ev.WorkerReady(worker_id, facts.memory))
+            can_sleep = "sleep" in facts.capabilities
+            self.post(ev.WorkerReady(worker_id, facts.memory, can_sleep))
             self._tell_changed()
 
         def on_exit(failure: ev.Failure | None) -> None:
@@ -305,6 +308,28 @@ class Dispatcher:
             status = await status_of(running.handle.endpoint, "POST", "/threads", body)
             if status != 200 and not running.exited.is_set():
                 log.warning("a worker did not take its threads", worker=worker_id, status=status)
+
+    async def _sleep(self, worker_id: str, timeout_s: float) -> None:
+        running = self._running[worker_id]
+        reply = await say(running.handle.endpoint, "POST", "/sleep", within_s=timeout_s)
+        if reply.status == 200:
+            self.post(ev.WorkerSlept(worker_id, running.handle.our_names(memory_of(reply))))
+        else:
+            self._say_sleep_failed(worker_id, "sleep", reply.status)
+        self._tell_changed()
+
+    async def _wake(self, worker_id: str, timeout_s: float) -> None:
+        endpoint = self._running[worker_id].handle.endpoint
+        reply = await say(endpoint, "POST", "/wake", within_s=timeout_s)
+        if reply.status == 200:
+            self.post(ev.WorkerWoke(worker_id))
+        else:
+            self._say_sleep_failed(worker_id, "wake", reply.status)
+        self._tell_changed()
+
+    def _say_sleep_failed(self, worker_id: str, what: str, status: int) -> None:
+        answer = f"it answered {status}" if status else "it did not answer"
+        self.post(ev.SleepFailed(worker_id, f"told to {what}, {answer}"))
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

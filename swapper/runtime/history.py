@@ -17,14 +17,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import structlog
 
 from swapper.core.events import Measured
-from swapper.core.registry import Bytes, Settings, Variant
+from swapper.core.registry import Variant
 from swapper.runtime.placement import LaunchSpec
 
 log = structlog.get_logger(__name__)
@@ -36,12 +36,17 @@ SCHEMA = """
     CREATE TABLE IF NOT EXISTS measured (
         model TEXT NOT NULL, key TEXT NOT NULL, settings TEXT NOT NULL,
         load_s REAL NOT NULL, memory TEXT NOT NULL, at REAL NOT NULL,
+        wake_s REAL, asleep TEXT NOT NULL DEFAULT '{}',
         PRIMARY KEY (model, key));
     CREATE TABLE IF NOT EXISTS decision (
         id INTEGER PRIMARY KEY, at REAL NOT NULL,
         model TEXT NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL);
 """
-REMEMBER = "INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?, ?, ?)"
+LATER_COLUMNS = {"wake_s": "REAL", "asleep": "TEXT NOT NULL DEFAULT '{}'"}  # than the first version
+REMEMBER = """
+    INSERT OR REPLACE INTO measured (model, key, settings, load_s, memory, at, wake_s, asleep)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 LOG = "INSERT INTO decision (at, model, action, reason) VALUES (?, ?, ?, ?)"
 PRUNE = "DELETE FROM decision WHERE id <= (SELECT MAX(id) FROM decision) - ?"
 
@@ -92,17 +97,25 @@ class History:
             self._thread = threading.Thread(target=self._write_behind, name="history", daemon=True)
             self._thread.start()
 
-    def remember(
-        self, launch: LaunchSpec, settings: Settings, load_s: float, memory: Bytes
-    ) -> None:
-        """Keep what was measured of a model under these settings, in place of what was kept before;
-        memory that was not measured this time stays."""
-        name, key = identity(launch), Variant(settings=settings).key
-        before = self._measured.get((name, key))
-        memory = {**(before.memory if before else {}), **memory}
-        self._measured[name, key] = Measured(launch.model, dict(settings), load_s, memory)
-        texts = json.dumps(dict(settings)), json.dumps(memory)
-        self._write(REMEMBER, (name, key, texts[0], load_s, texts[1], time.time()))
+    def remember(self, launch: LaunchSpec, measured: Measured) -> None:
+        """Keep what was measured of a model under its settings, in place of what was kept before;
+        what was not measured this time stays."""
+        name, key = identity(launch), Variant(settings=measured.settings).key
+        kept = self._measured.get((name, key))
+        if kept is not None:
+            measured = replace(
+                measured,
+                memory={**kept.memory, **measured.memory},
+                wake_s=kept.wake_s if measured.wake_s is None else measured.wake_s,
+                asleep=measured.asleep or kept.asleep,
+            )
+        self._measured[name, key] = measured
+        settings, memory, asleep = (
+            json.dumps(dict(told)) for told in (measured.settings, measured.memory, measured.asleep)
+        )
+        at = time.time()
+        row = (name, key, settings, measured.load_s, memory, at, measured.wake_s, asleep)
+        self._write(REMEMBER, row)
 
     def recall(self, launches: Mapping[str, LaunchSpec]) -> dict[tuple[str, str], Measured]:
         """What was measured of these models as they are now, by their name and `Variant.key`."""
@@ -130,6 +143,7 @@ class History:
     def _load(self) -> None:
         with closing(_open(self._path)) as database, database:
             database.executescript(SCHEMA)
+            _add_columns(database)
             self._measured = _read_all(database)
             rows = database.execute("SELECT at, model, action, reason FROM decision ORDER BY id")
             self._decisions.extend(Decision(*row) for row in rows)
@@ -178,13 +192,29 @@ def read_measured(
 
 def _read_all(database: sqlite3.Connection) -> dict[tuple[str, str], Measured]:
     """Everything measured, by identity and `Variant.key`."""
-    rows = database.execute("SELECT model, key, settings, load_s, memory FROM measured")
+    columns = "model, key, settings, load_s, memory, wake_s, asleep"
     return {
         (name, key): Measured(
-            name.rpartition("@")[0], json.loads(settings), load_s, json.loads(memory)
+            model=name.rpartition("@")[0],
+            settings=json.loads(settings),
+            load_s=load_s,
+            memory=json.loads(memory),
+            wake_s=wake_s,
+            asleep=json.loads(asleep),
         )
-        for name, key, settings, load_s, memory in rows
+        for name, key, settings, load_s, memory, wake_s, asleep in database.execute(
+            f"SELECT {columns} FROM measured"
+        )
     }
+
+
+def _add_columns(database: sqlite3.Connection) -> None:
+    """To a database of an older swapper."""
+    known = {row[1] for row in database.execute("PRAGMA table_info(measured)")}
+    if "load_s" not in known:
+        return  # not a swapper's
+    for name in LATER_COLUMNS.keys() - known:
+        database.execute(f"ALTER TABLE measured ADD COLUMN {name} {LATER_COLUMNS[name]}")
 
 
 def _of(

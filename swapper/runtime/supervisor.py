@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from swapper.core.events import Failure
+from swapper.core.registry import Bytes
 from swapper.runtime import cgroup, failures
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.placement import WorkerFacts
@@ -34,7 +35,7 @@ class Launch:
 
     `check` runs first, and may forbid the start. `probe` returns when the worker answers, or says
     why it never will; None: the worker reports by itself. `loaded` is called when it is ready or
-    gone, `release` when it is gone.
+    gone, `release` when it is gone. `our_names`: as in `WorkerHandle`.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Launch:
     probe: Callable[[int], Awaitable[Failure | None]] | None = None  # of the first process
     loaded: Callable[[], None] = lambda: None
     release: Callable[[], None] = lambda: None
+    our_names: Callable[[Bytes], Bytes] = lambda memory: memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,10 @@ class Supervisor:
     def pid(self) -> int | None:
         """Its first process, from which all others descend; None before it is started."""
         return self._group.pid if self._group else None
+
+    def our_names(self, memory: Bytes) -> Bytes:
+        """See `WorkerHandle`."""
+        return self._launch.our_names(memory)
 
     def stop(self, grace_s: float) -> None:
         """See `WorkerHandle`."""

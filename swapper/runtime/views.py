@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from swapper.core import events as ev
 from swapper.core.books import Books
 from swapper.core.registry import GROUP, Bytes
+from swapper.core.worker import Worker
 from swapper.runtime.lease import Running
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
     """One worker as an operator sees it. Times in seconds, memory in bytes by device: what was set
-    aside for it at its start, and what it was measured to take."""
+    aside for it at its start, and what it was measured to take, or takes asleep."""
 
     model: str
     engine: str
@@ -60,8 +61,12 @@ def _view(
         in_flight=worker.num_in_flight,
         progress=process.progress if process else 0.0,
         reserved={n: b for n, b in worker.reserved.items() if not n.startswith(GROUP)},
-        measured=worker.measured,
+        measured=_holds(worker),
         idle_s=None if worker.idle_since is None else now - worker.idle_since,
         expires_in_s=None if expires_at == float("inf") else expires_at - now,
         ttl_s=spec.ttl_s,
     )
+
+
+def _holds(worker: Worker) -> Bytes:
+    return worker.asleep if worker.is_asleep else worker.measured

@@ -59,6 +59,7 @@ class World:
     starts: list[tuple[float, str]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     decisions: list[ev.Decided] = field(default_factory=list)
+    wake_s: float | None = None  # workers can sleep, and take so long to wake
     failing: dict[str, ev.Failure] = field(default_factory=dict)  # models whose loads fail
     make: Callable[[Registry], Scheduler] = Scheduler  # or another that takes the same events
 
@@ -135,7 +136,7 @@ class World:
             case ev.StartWorker(worker_id, name):
                 self.starts.append((self.now, name))
                 failure = self.failing.get(name)
-                done: ev.Event = ev.WorkerReady(worker_id)
+                done: ev.Event = ev.WorkerReady(worker_id, can_sleep=self.wake_s is not None)
                 if failure is not None:
                     done = ev.WorkerExited(worker_id, failure)
                 self.at(self.now + _of(self.load_s, name), lambda: self.tell(done))
@@ -143,6 +144,12 @@ class World:
                 gone = ev.WorkerExited(worker_id)
                 stop_s = _of(self.stop_s, worker_id.rpartition("#")[0])
                 self.at(self.now + stop_s, lambda: self.tell(gone))
+            case ev.SleepWorker(worker_id):
+                slept = ev.WorkerSlept(worker_id)
+                self.at(self.now, lambda: self.tell(slept))
+            case ev.WakeWorker(worker_id):
+                woke = ev.WorkerWoke(worker_id)
+                self.at(self.now + (self.wake_s or 0.0), lambda: self.tell(woke))
             case ev.Grant(request_id):
                 outcome, service_s, _ = self._requests[request_id]
                 outcome.granted_at = self.now

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from swapper.core.events import Measured
-from swapper.runtime.history import FILE_NAME, MAX_DECISIONS, History
+from swapper.runtime.history import FILE_NAME, MAX_DECISIONS, History, identity
 from swapper.runtime.placement import LaunchSpec
 
 CODER = LaunchSpec("coder", "llamacpp", options={"context": 4096})
@@ -31,11 +31,15 @@ def history(tmp_path):
         last.close()
 
 
+def remember(history, launch, settings, load_s, memory, **asleep):
+    history.remember(launch, Measured(launch.model, settings, load_s, memory, **asleep))
+
+
 def test_the_last_measurement_of_each_setting_survives_a_restart(history):
     first = history()
-    first.remember(CODER, {"gpu_layers": 3, "threads": 2}, 4.0, {"host": 10})
-    first.remember(CODER, {"gpu_layers": 0}, 9.0, {"host": 20})
-    first.remember(CODER, {"threads": 2, "gpu_layers": 3}, 5.0, {"host": 11, "cuda:0": 7})
+    remember(first, CODER, {"gpu_layers": 3, "threads": 2}, 4.0, {"host": 10})
+    remember(first, CODER, {"gpu_layers": 0}, 9.0, {"host": 20})
+    remember(first, CODER, {"threads": 2, "gpu_layers": 3}, 5.0, {"host": 11, "cuda:0": 7})
     expected = {
         ("coder", "gpu_layers=3,threads=2"): Measured(
             "coder", {"gpu_layers": 3, "threads": 2}, 5.0, {"host": 11, "cuda:0": 7}
@@ -50,7 +54,7 @@ def test_another_file_or_option_is_another_model(history, tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"x" * 10)
     launch = LaunchSpec("coder", "llamacpp", options={"path": str(tmp_path / "m.gguf")})
     first = history()
-    first.remember(launch, {}, 4.0, {"host": 10})
+    remember(first, launch, {}, 4.0, {"host": 10})
     assert first.recall({"coder": launch})
     assert not first.recall({"coder": replace(launch, options={**launch.options, "context": 9})})
     (tmp_path / "m.gguf").write_bytes(b"x" * 11)
@@ -59,8 +63,8 @@ def test_another_file_or_option_is_another_model(history, tmp_path):
 
 def test_memory_that_was_not_measured_this_time_stays(history):
     first = history()
-    first.remember(CODER, {}, 4.0, {"host": 10})
-    first.remember(CODER, {}, 3.0, {})
+    remember(first, CODER, {}, 4.0, {"host": 10})
+    remember(first, CODER, {}, 3.0, {})
     measured = first.recall({"coder": CODER})["coder", ""]
     assert (measured.load_s, measured.memory) == (3.0, {"host": 10})
 
@@ -99,6 +103,30 @@ def test_writing_holds_nobody_up(history, tmp_path):
     assert len(history().decisions(limit=10**6)) == 1000
 
 
+def test_how_long_a_wake_took_and_what_was_held_asleep_stay_too(history):
+    first = history()
+    remember(first, CODER, {}, 4.0, {"cuda:0": 10}, wake_s=0.5, asleep={"host": 11})
+    remember(first, CODER, {}, 3.0, {})
+    measured = history().recall({"coder": CODER})["coder", ""]
+    assert (measured.load_s, measured.wake_s, measured.asleep) == (3.0, 0.5, {"host": 11})
+
+
+def test_a_database_of_a_swapper_that_knew_no_sleep_is_read(history, tmp_path):
+    name = identity(CODER)
+    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+        database.execute(
+            "CREATE TABLE measured (model TEXT NOT NULL, key TEXT NOT NULL, settings TEXT NOT NULL,"
+            " load_s REAL NOT NULL, memory TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (model, key))"
+        )
+        row = (name, "", "{}", 4.0, '{"host": 10}', 0.0)
+        database.execute("INSERT INTO measured VALUES (?, ?, ?, ?, ?, ?)", row)
+    database.close()
+    expected = {("coder", ""): Measured("coder", {}, 4.0, {"host": 10})}
+    assert history().recall({"coder": CODER}) == expected
+    remember(history(), CODER, {}, 3.0, {}, wake_s=0.5)
+    assert history().recall({"coder": CODER})["coder", ""].wake_s == 0.5
+
+
 @pytest.mark.parametrize("damage", ["garbage", "a folder", "another program's"])
 def test_a_useless_database_is_warned_of_once_and_left_alone(tmp_path, damage):
     path = tmp_path / FILE_NAME
@@ -113,7 +141,7 @@ def test_a_useless_database_is_warned_of_once_and_left_alone(tmp_path, damage):
     before = path.read_bytes() if path.is_file() else None
     with structlog.testing.capture_logs() as logs:
         history = History(tmp_path)
-        history.remember(LaunchSpec("a", "echo"), {}, 1.0, {})
+        remember(history, LaunchSpec("a", "echo"), {}, 1.0, {})
         history.log_decision("a", "start", "why")
         history.close()
     assert [entry["log_level"] for entry in logs] == ["warning"]

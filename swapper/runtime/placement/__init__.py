@@ -55,6 +55,10 @@ class WorkerHandle(Protocol):
         """Its first process, None where there is none (engine `url`)."""
         ...
 
+    def our_names(self, memory: Mapping[str, int]) -> Mapping[str, int]:
+        """What the worker says of its devices, by our names of them."""
+        ...
+
     def stop(self, grace_s: float) -> None:
         """Ask it to end, and end it by force when the grace is over. Returns at once; calling it
         again with a shorter grace shortens the wait. `on_exit` follows, always."""

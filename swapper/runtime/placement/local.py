@@ -112,6 +112,7 @@ class LocalPlacement:
                 launch = self._own(worker_id, spec, gpus.settings(settings))
         on_ready = callbacks.on_ready
         callbacks = replace(callbacks, on_ready=lambda facts: on_ready(gpus.facts(facts)))
+        launch = replace(launch, our_names=gpus.our_names)
         return Supervisor(launch, load_timeout_s, callbacks)
 
     def _own(self, worker_id: str, spec: LaunchSpec, settings: Mapping[str, object]) -> Launch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from swapper.core.events import Failure
 from swapper.runtime.endpoint import Endpoint
@@ -22,6 +23,10 @@ class Processless:
         self._callbacks = callbacks
         self._stopped = asyncio.Event()
         self.gone = asyncio.get_running_loop().create_task(self._live(failure))
+
+    def our_names(self, memory: Mapping[str, int]) -> Mapping[str, int]:
+        """See `WorkerHandle`."""
+        return memory
 
     def stop(self, grace_s: float) -> None:
         """See `WorkerHandle`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from swapper.core.registry import Settings
+from swapper.core.registry import Bytes, Settings
 from swapper.runtime.placement import WorkerFacts
 
 
@@ -24,11 +24,12 @@ class VisibleGpus:
 
     def facts(self, facts: WorkerFacts) -> WorkerFacts:
         """What the worker said of itself, with devices named as we see them."""
-        if not self.names:
-            return facts
-        ours = {f"cuda:{index}": name for index, name in enumerate(self.names)}
-        memory = {ours.get(name, name): size for name, size in facts.memory.items()}
-        return replace(facts, memory=memory)
+        return replace(facts, memory=self.our_names(facts.memory)) if self.names else facts
+
+    def our_names(self, memory: Bytes) -> Bytes:
+        """The same memory, with devices named as we see them."""
+        ours = {f"cuda:{index}": name for index, name in enumerate(self.names or ())}
+        return {ours.get(name, name): size for name, size in memory.items()}
 
 
 def visible_gpus(settings: Settings, uuids: Mapping[str, str]) -> VisibleGpus:
