@@ -85,7 +85,7 @@ def attend(
     softcap: float = 0.0,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """See `backends.paged.attention.attend`. Rows of a sequence whose context is 0 are undefined."""
+    """See `backends.paged.attention.attend`. Rows of padding, whose context is 0, come out as 0."""
     num_tokens, num_heads, dim = q.shape
     block_size, num_kv_heads = k_cache.shape[1:3]
     group, num_sequences = num_heads // num_kv_heads, len(batch.context_lengths)
@@ -259,10 +259,12 @@ def _join(
     part = (sequence * tl.num_programs(1) + head).to(tl.int64) * SPLITS + splits
     best = tl.load(sums + part * 2, mask=is_part, other=float("-inf"))
     total = tl.load(sums + part * 2 + 1, mask=is_part, other=0.0)
-    weights = tl.exp2(best - tl.max(best, 0))
+    top = tl.max(best, 0)
+    weights = tl.exp2(best - tl.where(top == float("-inf"), 0.0, top))
+    total = tl.sum(total * weights, 0)
     dims = tl.arange(0, WIDTH)
     answer = tl.load(parts + part[:, None] * WIDTH + dims, mask=is_part[:, None], other=0.0)
-    answer = tl.sum(answer * weights[:, None], 0) / tl.sum(total * weights, 0)
+    answer = tl.sum(answer * weights[:, None], 0) / tl.where(total == 0.0, 1.0, total)
     target = out + start.to(tl.int64) * out_token + head * out_head + dims
     tl.store(target, answer.to(out.dtype.element_ty), mask=dims < DIM)
 
@@ -309,7 +311,7 @@ def _tiles(first, last, window, TILE: tl.constexpr, HAS_WINDOW: tl.constexpr):
     begin = first * 0
     if HAS_WINDOW:
         begin = tl.maximum(first - window + 1, 0) // TILE
-    return begin, last // TILE + 1
+    return begin, (last + TILE) // TILE  # none for a sequence that is padding, whose last is -1
 
 
 @triton.jit
