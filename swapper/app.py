@@ -60,7 +60,13 @@ async def _run(config: Config, read: Callable[[], Config], watched: Path | None)
         planned = plan_registry(config, seen.readings, cpu_count())
         scheduler = Scheduler(planned.registry, history.recall(config.launches))
         dispatcher = Dispatcher(scheduler, placement, config.launches, history, logs, loop.time)
-        front = Front(dispatcher, api_keys=config.api_keys)
+        front = Front(
+            dispatcher,
+            api_keys=config.api_keys,
+            keepalive_after_s=config.keepalive_after_s,
+            loading_text=config.loading_text,
+        )
+        front.set_adjustments(config.adjustments)
         reloader = Reloader(config, read, dispatcher, front, service)
         front.set_reload(reloader.reload)
         monitor = Monitor(dispatcher, Devices(dispatcher.pids))

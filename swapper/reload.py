@@ -66,6 +66,7 @@ class Reloader:
         self._front.set_keys(config.api_keys)
         self._dispatcher.replace(planned.registry, config.launches, frozenset(told["changed"]))
         self._dispatcher.preload(told["new"] + told["changed"])
+        self._front.set_adjustments(config.adjustments)
         log.info("reloaded", **told)
         return told
 

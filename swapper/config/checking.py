@@ -12,6 +12,7 @@ from swapper.config.document import Document
 from swapper.config.problems import KeyPath, Problem, raise_if_any
 from swapper.config.schema import (
     ENGINES,
+    AliasEntry,
     ApiKeyEntry,
     ConfigFile,
     DefaultsSection,
@@ -121,6 +122,8 @@ def _section(document: Document, path: KeyPath) -> type[BaseModel]:
             return DefaultsSection
         case ("models", _, "lora", _):
             return Lora
+        case ("models", _, "aliases", _):
+            return AliasEntry
         case ("models", _, *_):
             return ENGINES[_engine(document, path)]
     return ConfigFile

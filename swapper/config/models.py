@@ -241,7 +241,7 @@ def _spec(name: str, section: ModelSection, defaults: DefaultsSection) -> ModelS
         name=name,
         engine=section.engine,
         variants=(Variant(needs=memory),),
-        aliases=tuple(section.aliases),
+        aliases=tuple(alias.name for alias in section.aliases),
         parallel=section.parallel,
         ttl_s=ttl,
         max_wait_s=None if max_wait == "auto" else max_wait,

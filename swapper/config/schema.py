@@ -6,9 +6,10 @@ for `load` and `planning`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from swapper.config.fields import (
     Budget,
@@ -27,6 +28,8 @@ from swapper.config.fields import (
     Words,
 )
 from swapper.config.listen import Listen
+
+ASKED = ("model", "messages", "prompt", "input", "stream")
 
 
 class _Section(BaseModel):
@@ -88,12 +91,69 @@ class DefaultsSection(_Section):
         default=2.0, description="a stream that waited so long gets a sign of life, and a 200"
     )
     loading_text: bool = Field(
-        default=False, description="the sign of life is a sentence of reasoning that says why it waits"
+        default=False,
+        description="the sign of life is a sentence of reasoning that says why it waits",
     )
 
 
-class _Model(_Section):
-    aliases: list[Text] = Field(default_factory=list, description="other names for the model")
+def _settable(fields: Iterable[str]) -> None:
+    for name in fields:
+        if name in ASKED:
+            raise ValueError(f"{name} is what a request is about; it stays as the client says")
+
+
+def _settable_values(value: dict[str, object]) -> dict[str, object]:
+    _settable(value)
+    return value
+
+
+def _settable_names(value: list[str]) -> list[str]:
+    _settable(value)
+    return value
+
+
+FieldValues: TypeAlias = Annotated[dict[str, object], AfterValidator(_settable_values)]
+FieldNames: TypeAlias = Annotated[list[Text], AfterValidator(_settable_names)]
+
+
+class _Adjusted(_Section):
+    """What is said of request fields."""
+
+    set: FieldValues = Field(
+        default_factory=dict, description="request fields that are so, whatever the client says"
+    )
+    default: FieldValues = Field(
+        default_factory=dict, description="request fields where the client says nothing"
+    )
+    drop: FieldNames = Field(
+        default_factory=list, description="request fields that are left out if a client sends them"
+    )
+    system: Text | None = Field(
+        default=None, description="goes before the system message of every chat"
+    )
+
+
+class AliasEntry(_Adjusted):
+    """Another name for a model, maybe with request fields of its own. Nothing is loaded for it."""
+
+    name: Text = Field(description="what clients call it")
+
+
+def _alias(value: object) -> object:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict | AliasEntry):
+        raise ValueError("must be text; quote it if the text is meant")
+    return value
+
+
+AliasItem: TypeAlias = Annotated[
+    AliasEntry, BeforeValidator(_alias, json_schema_input_type=Text | AliasEntry)
+]
+
+
+class _Model(_Adjusted):
+    aliases: list[AliasItem] = Field(default_factory=list, description="other names for the model")
     description: str | None = Field(default=None, description="a sentence for people")
     parallel: Count = Field(default=8, description="requests at once; the proxy queues beyond it")
     ttl: Duration | None = Field(

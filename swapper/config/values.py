@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from swapper.checkpoint import CheckpointHeader
 from swapper.config.listen import Listen
 from swapper.config.problems import Problem
-from swapper.config.schema import MemorySection, ModelSection
+from swapper.config.schema import AliasEntry, MemorySection, ModelSection
 from swapper.core.registry import ModelSpec
 from swapper.errors import ConfigError
 from swapper.gguf import GgufHeader
@@ -22,6 +22,19 @@ class ApiKey:
     name: str
     key: str = field(repr=False)
     priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What is done to request fields: see `swapper.front.adjusting`."""
+
+    drop: frozenset[str] = frozenset()
+    default: Mapping[str, object] = field(default_factory=dict)
+    set: Mapping[str, object] = field(default_factory=dict)
+    system: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.drop or self.default or self.set or self.system)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,16 @@ class Config:
     warnings: tuple[Problem, ...] = ()
 
     @property
+    def adjustments(self) -> dict[str, Adjustment]:
+        """By the name that a request gives, where there is something to do."""
+        found: dict[str, Adjustment] = {}
+        for name, model in self.models.items():
+            section = model.section
+            found[name] = _adjustment(section)
+            found |= {alias.name: _adjustment(section, alias) for alias in section.aliases}
+        return {name: adjustment for name, adjustment in found.items() if adjustment}
+
+    @property
     def launches(self) -> dict[str, LaunchSpec]:
         """How every model's worker is brought up."""
         return {name: model.launch for name, model in self.models.items()}
@@ -71,6 +94,19 @@ class Config:
         if text:
             raise ConfigError(text)
         return replace(self, listen=listen)
+
+
+def _adjustment(section: ModelSection, alias: AliasEntry | None = None) -> Adjustment:
+    """The model's, under what its alias says of the same fields."""
+    if alias is None:
+        drop = frozenset(section.drop)
+        return Adjustment(drop, section.default, section.set, section.system)
+    return Adjustment(
+        drop=frozenset([*section.drop, *alias.drop]),
+        default={**section.default, **alias.default},
+        set={**section.set, **alias.set},
+        system=alias.system or section.system,
+    )
 
 
 def exposure(listen: tuple[Listen, ...], has_keys: bool, insecure: bool) -> str | None:

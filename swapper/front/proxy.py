@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
 from swapper.errors import SwapperError, Unavailable, UnknownModel, WorkerLost
+from swapper.front.adjusting import Adjustment, adjusted
 from swapper.front.answer import CLIENT_LEFT, nothing_for
 from swapper.front.body import asked, read_body, renamed
 from swapper.front.call import Call
@@ -63,6 +64,7 @@ class Proxy:
         self._log = structlog.get_logger("swapper.request").bind()  # once: it is on the hot path
         self._dispatcher = dispatcher
         self._metrics = metrics
+        self.adjustments: Mapping[str, Adjustment] = {}  # by the name that a request gives
         self._upstream = upstream
         self._body_limit = body_limit
         self._keepalive_after_s = keepalive_after_s
@@ -111,6 +113,8 @@ class Proxy:
             return await self._serve(call, call.model)
         heartbeat = Heartbeat(call, self._keepalive_after_s, self._keepalive_every_s)
         try:
+        if (adjustment := self.adjustments.get(wanted.model)) is not None:
+            call.body = adjusted(call.body, adjustment)
             return await self._serve(call, call.model, heartbeat)
         finally:
             heartbeat.stop()

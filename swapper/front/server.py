@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import unquote
 
@@ -17,6 +17,7 @@ from aiohttp import web
 
 from swapper.errors import SwapperError, UnknownModel
 from swapper.front import body
+from swapper.front.adjusting import Adjustment
 from swapper.front.admin import Admin, Reload
 from swapper.front.answer import nothing_for
 from swapper.front.call import Call
@@ -140,6 +141,10 @@ class Front:
     def set_keys(self, api_keys: Sequence[Key]) -> None:
         """Other keys from the next request on; what is being answered goes on."""
         self._keys = Keys(api_keys)
+
+    def set_adjustments(self, adjustments: Mapping[str, Adjustment]) -> None:
+        """What is done to request fields from the next request on, by the name that it gives."""
+        self._proxy.adjustments = adjustments
 
     def set_reload(self, reload: Reload) -> None:
         """What `POST /swapper/v1/reload` does."""

@@ -18,9 +18,10 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from swapper.front.adjusting import adjusted
 from swapper.front.admin import ANTHROPIC
 from swapper.front.attempts import on_a_worker
-from swapper.front.body import read_body
+from swapper.front.body import read_body, renamed
 from swapper.front.call import Call
 from swapper.front.dialects.anthropic.messages import Messages
 from swapper.front.dialects.dialect import Asked, Dialect, Granted, Translation
@@ -113,6 +114,8 @@ class Translator:
         translation = dialect.read(given, asked)
         call.model = self._proxy.resolve(translation.model)
         call.body = msgspec.json.encode({"model": translation.model, **translation.body})
+        if (adjustment := self._proxy.adjustments.get(translation.model)) is not None:
+            call.body = adjusted(call.body, adjustment)
         if not translation.stream:
             return await self._on_a_worker(call, translation, telling, None)
         telling.translation = translation
@@ -153,5 +156,5 @@ class Translator:
             headers.append((b"x-swapper-key-id", call.key_name.encode()))
         body = call.body
         if endpoint.upstream_model is not None:
-            body = msgspec.json.encode({**translation.body, "model": endpoint.upstream_model})
+            body = renamed(body, endpoint.upstream_model)
         return await self._upstream.open(endpoint, "POST", translation.path, headers, body)

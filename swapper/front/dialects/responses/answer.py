@@ -168,7 +168,10 @@ class ResponsesTranslation(Translation):
             return b""
         closed = self._close()
         item: Json = {"type": kind, "id": self._id(kind), "status": "in_progress", "content": []}
-        item |= {"role": "assistant"} if kind == "message" else {"summary": []}
+        if kind == "message":
+            item["role"] = "assistant"
+        else:
+            item["summary"] = []
         added = self._open(item)
         part = _PARTS[kind]
         item["content"] = [{**part}]
