@@ -103,7 +103,7 @@ class _Loader:
     def _name_clashes(self) -> Iterator[Problem]:
         owners: dict[str, str] = {name: name for name in self.checked.models}
         for name, section in self.checked.models.items():
-            for index, alias in enumerate(section.aliases):
+            for index, alias in enumerate(entry.name for entry in section.aliases):
                 path = ("models", name, "aliases", index)
                 if owners.setdefault(alias, name) != name or alias == name:
                     owner = owners[alias]
