@@ -1,0 +1,338 @@
+"""The engine on the CPU. Above all: an answer does not depend on how it came to be computed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backends.serving.engine import CanSleep, EngineError
+from tests.paged.checkpoints import write_checkpoint
+
+OpenEngine = Callable[..., Any]
+ClientOf = Callable[[Any], Any]
+
+PREFIX = "the quick brown fox jumps over the lazy dog and then it thinks about that for a while. "
+PROMPTS = [
+    PREFIX + "one",
+    PREFIX + "two, and more words than the others so that chunks end elsewhere",
+    "short",
+    "x" * 200,
+    PREFIX[:40],
+    "a",
+    PREFIX * 4,
+]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: Path) -> list[list[int]]:
+    from backends.paged.start import load
+    from tests.paged.conftest import Client
+
+    async def run() -> list[list[int]]:
+        answers = []
+        for prompt in PROMPTS:
+            options = {"path": str(tiny), "threads": 1, "parallel": 1, "batch": 4096, "devices": []}
+            engine = load(options, lambda share: None)
+            answers.append(await Client(engine).ask(prompt, 24))
+            await engine.close()
+        return answers
+
+    return asyncio.run(run())
+
+
+async def test_answers_differ(expected: list[list[int]]) -> None:
+    """Else the tests below would show nothing."""
+    assert len({tuple(answer) for answer in expected}) == len(expected)
+    assert all(len(set(answer)) > 4 for answer in expected)
+
+
+@pytest.mark.parametrize("batch", [8, 13, 64, 4096])
+async def test_any_chunk_size_and_any_neighbours(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any, batch: int
+) -> None:
+    async with open_engine(tiny, parallel=8, batch=batch) as engine:
+        assert await client_of(engine).ask_all(PROMPTS, 24) == expected
+
+
+async def test_prompts_that_are_cached(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
+) -> None:
+    async with open_engine(tiny, parallel=3) as engine:
+        client = client_of(engine)
+        for _ in range(2):
+            assert await client.ask_all(PROMPTS, 24) == expected
+        steps = await client.progress(PROMPTS[6], 4)
+        assert steps[0].num_cached_tokens > 300
+
+
+async def test_a_kv_cache_too_small_for_all(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
+) -> None:
+    async with open_engine(tiny, parallel=7, kv_tokens=480, context=480) as engine:
+        answers = await client_of(engine).ask_all(PROMPTS, 24)
+    assert answers == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_preempted_at_random(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any, seed: int
+) -> None:
+    chance = random.Random(seed)
+    async with open_engine(tiny, parallel=4, batch=32) as engine:
+        scheduler = engine._stepper.scheduler
+        plan = scheduler.schedule
+
+        def schedule() -> Any:
+            if scheduler.running and chance.random() < 0.3:
+                scheduler.preempt(chance.choice(scheduler.running))
+            if chance.random() < 0.2:
+                scheduler.blocks.forget()
+            return plan()
+
+        scheduler.schedule = schedule
+        assert await client_of(engine).ask_all(PROMPTS, 24) == expected
+        assert scheduler.num_preempted > 10
+
+
+@pytest.mark.parametrize("copies", [True, False])
+async def test_asleep_in_between(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any, copies: bool
+) -> None:
+    async with open_engine(tiny, parallel=8) as engine:
+        assert isinstance(engine, CanSleep)
+        arena = engine._work._arena
+        arena._copies = copies
+        client = client_of(engine)
+        for _ in range(3):
+            assert await client.ask_all(PROMPTS, 24) == expected
+            await engine.sleep()
+            with pytest.raises(EngineError, match="sleeps"):
+                await client.ask("a")
+            await engine.wake()
+            # What was in the device's memory before must not matter.
+            for k, v in arena.cache.layers:
+                k.fill_(torch.nan)
+                v.fill_(torch.nan)
+        assert await client.ask_all(PROMPTS, 24) == expected
+
+
+async def test_it_does_not_sleep_while_it_answers(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    async with open_engine(tiny) as engine:
+        reader = await client_of(engine).start("hello", 1000)
+        with pytest.raises(EngineError, match="answering"):
+            await engine.sleep()
+        reader.cancel()
+
+
+@pytest.mark.parametrize("way", [{"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}])
+async def test_seeded_answers_do_not_depend_on_neighbours(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, way: dict[str, Any]
+) -> None:
+    async with open_engine(tiny, parallel=8) as engine:
+        client = client_of(engine)
+        one = await client.ask(PROMPTS[0], 24, seed=7, **way)
+        beside = await asyncio.gather(
+            client.ask(PROMPTS[0], 24, seed=7, **way),
+            client.ask(PROMPTS[0], 24, seed=8, **way),
+            client.ask(PROMPTS[1], 24, seed=7, **way),
+            client.ask(PROMPTS[2], 24),
+            client.ask(PROMPTS[3], 24, repetition_penalty=1.3),
+        )
+    assert beside[0] == one
+    assert beside[1] != one
+
+
+async def test_nothing_is_shared_between_scopes(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    async with open_engine(tiny) as engine:
+        client = client_of(engine)
+        cached = [
+            (await client.progress(PREFIX, 2, scope=scope))[0].num_cached_tokens
+            for scope in ("alice", "bob", "alice")
+        ]
+    assert cached[:2] == [0, 0]
+    assert cached[2] > 0
+
+
+async def test_the_end_token_ends_and_is_not_told(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    async with open_engine(tiny) as engine:
+        client = client_of(engine)
+        (end,) = client.encode("<|im_end|>")
+        assert engine.tokenizer.ends_answer(end)
+        steps = await client.progress("a", ignore_eos=False, logit_bias={end: 100.0})
+        assert [(step.tokens, step.finish_reason) for step in steps] == [((), "stop")]
+        steps = await client.progress("a", 5, ignore_eos=True, logit_bias={end: 100.0})
+        assert sum(len(step.tokens) for step in steps) == 5
+        assert end not in {token.id for step in steps for token in step.tokens}
+        assert steps[-1].finish_reason == "length"
+
+
+async def test_logprobs_of_prompt_and_answer_agree(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    """An answer's tokens, given back as a prompt, must be held as likely as when they were chosen."""
+    async with open_engine(tiny, batch=16) as engine:
+        client = client_of(engine)
+        prompt = client.encode(PREFIX)
+        steps = await client.progress(prompt, 12, logprobs=3)
+        tokens = [token for step in steps for token in step.tokens]
+        assert all(token.top[0][0] == token.id for token in tokens)
+        assert all(len(token.top) == 3 for token in tokens)
+        text = prompt + [token.id for token in tokens]
+        (first, *_) = await client.progress(text, 1, logprobs=3, prompt_logprobs=True)
+    scores = first.prompt_logprobs
+    assert scores is not None
+    assert scores[0] is None
+    assert [score.id for score in scores[1:]] == text[1:]
+    for score, token in zip(scores[len(prompt) :], tokens, strict=True):
+        assert score.logprob == pytest.approx(token.logprob, abs=1e-4)
+
+
+async def test_who_leaves_frees_the_place(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    async with open_engine(tiny, parallel=1) as engine:
+        client = client_of(engine)
+        reader = await client.start("hello", 1900)
+        reader.cancel()
+        assert len(await client.ask("next", 4)) == 4
+        blocks = engine._stepper.scheduler.blocks
+        assert blocks.num_free == blocks.num_blocks
+
+
+async def test_what_cannot_be_served(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    async with open_engine(tiny, context=64) as engine:
+        client = client_of(engine)
+        with pytest.raises(EngineError, match=r"70 tokens; the context is 64") as caught:
+            await client.ask([1] * 60, 10)
+        assert caught.value.kind == "context_length_exceeded"
+        for prompt in ([], [-1], [10**6]):
+            with pytest.raises(EngineError) as caught:
+                await client.ask(prompt, 1)
+            assert caught.value.kind == "bad_request"
+        with pytest.raises(EngineError, match="makes no embeddings"):
+            await engine.embed([[1]])
+
+
+async def test_a_step_that_fails_ends_what_is_in_flight_and_no_more(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, capsys: Any
+) -> None:
+    async with open_engine(tiny) as engine:
+        client, runner = client_of(engine), engine._stepper.runner
+        expected = await client.ask("a")
+        run = runner.run
+
+        def fail(chunks: Any) -> Any:
+            runner.run = run
+            raise RuntimeError("planted")
+
+        runner.run = fail
+        with pytest.raises(EngineError) as caught:
+            await client.ask("a")
+        assert caught.value.kind == "unavailable"
+        assert await client.ask("a") == expected
+    assert "planted" in capsys.readouterr().err
+
+
+async def test_steps_that_keep_failing_end_the_engine(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, capsys: Any
+) -> None:
+    async with open_engine(tiny) as engine:
+        client, runner = client_of(engine), engine._stepper.runner
+
+        def fail(chunks: Any) -> Any:
+            raise RuntimeError("planted")
+
+        runner.run = fail
+        kinds = []
+        for _ in range(3):
+            with pytest.raises(EngineError) as caught:
+                await client.ask("a")
+            kinds.append(caught.value.kind)
+    assert kinds == ["unavailable", "unavailable", "crashed"]
+
+
+async def test_on_a_device_the_first_failure_is_the_last(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, capsys: Any
+) -> None:
+    async with open_engine(tiny) as engine:
+        runner = engine._stepper.runner
+
+        def fail(chunks: Any) -> Any:
+            raise RuntimeError("planted")
+
+        runner.run, runner.device = fail, torch.device("cuda:0")
+        with pytest.raises(EngineError) as caught:
+            await client_of(engine).ask("a")
+        assert caught.value.kind == "crashed"
+
+
+async def test_closing_ends_what_is_in_flight(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    async with open_engine(tiny) as engine:
+        reader = await client_of(engine).start("hello", 1900)
+    with pytest.raises(EngineError, match="unloaded"):
+        await reader
+
+
+@pytest.mark.parametrize(
+    ("mode", "pooling"),
+    [
+        ("pooling_mode_mean_tokens", "mean"),
+        ("pooling_mode_lasttoken", "last"),
+        ("pooling_mode_cls_token", "cls"),
+    ],
+)
+async def test_embeddings_as_the_checkpoint_pools(
+    tmp_path: Path, open_engine: OpenEngine, client_of: ClientOf, mode: str, pooling: str
+) -> None:
+    path = write_checkpoint(tmp_path / "m", pooling=mode)
+    async with open_engine(path, parallel=4, batch=16) as engine:
+        assert "embeddings" in engine.info.capabilities
+        inputs = [client_of(engine).encode(prompt) for prompt in PROMPTS]
+        vectors = await engine.embed(inputs)
+        again = [(await engine.embed([tokens]))[0] for tokens in inputs]
+        hidden = [_hidden(engine, tokens) for tokens in inputs]
+    for vector, other, rows in zip(vectors, again, hidden, strict=True):
+        pooled = {"mean": rows.mean(0), "last": rows[-1], "cls": rows[0]}[pooling]
+        pooled = torch.nn.functional.normalize(pooled, dim=0)
+        torch.testing.assert_close(torch.tensor(vector), pooled, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(other), pooled, atol=1e-4, rtol=1e-4)
+
+
+def _hidden(engine: Any, tokens: list[int]) -> torch.Tensor:
+    """The model's hidden states of a text, computed at once."""
+    from backends.paged.scheduler import Chunk
+    from backends.paged.sequence import Sequence
+
+    sequence = Sequence(0, tokens, 0)
+    sequence.blocks, sequence.seat = list(range(40)), 0
+    return engine._stepper.runner.run([Chunk(sequence, 0, len(tokens))])
+
+
+async def test_metrics_carry_vllms_names(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
+) -> None:
+    async with open_engine(tiny) as engine:
+        await client_of(engine).ask_all(PROMPTS, 8)
+        text = engine.metrics()
+    assert 'vllm:generation_tokens_total{model_name="tiny",engine="0"} 56\n' in text
+    assert 'finished_reason="length"} 7\n' in text
+    assert 'vllm:time_to_first_token_seconds_count{model_name="tiny",engine="0"} 7\n' in text
+    assert (
+        'vllm:e2e_request_latency_seconds_bucket{model_name="tiny",engine="0",le="+Inf"} 7' in text
+    )

@@ -1,0 +1,148 @@
+"""Tokenizers of the kinds that checkpoints bring: their pieces, joined, are the text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Rules
+
+from backends.paged.tokenizer import ChatFiles, Tokenizer, read_pooling, read_tokenizer
+from backends.serving.engine import EngineError
+from tests.paged.checkpoints import TEMPLATE, write_tokenizer
+
+TEXTS = ["hello there", " leading", "grüße 🎉 ñ", "line\nbreak\ttab", "", "a  b"]
+
+
+def sentencepiece_like() -> Rules:
+    """Llama 2's kind: spaces are written ▁, what is not known falls back to bytes."""
+    letters = ["▁", *"abcdefghijklmnopqrstuvwxyz"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, "▁h"]
+    rules = Rules(
+        models.BPE(
+            {token: index for index, token in enumerate(tokens)}, [("▁", "h")],
+            unk_token="<unk>", byte_fallback=True, fuse_unk=True,
+        )
+    )  # fmt: skip
+    rules.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    rules.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    rules.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
+    return rules
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_of_a_byte_level_vocabulary(tmp_path: Path, text: str) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(tmp_path, {}, ChatFiles(tmp_path))
+    tokens = tokenizer.encode(text, add_special=True, parse_special=True)
+    assert b"".join(map(tokenizer.piece, tokens)).decode() == text
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_of_a_vocabulary_with_byte_fallback(text: str) -> None:
+    tokenizer = Tokenizer(sentencepiece_like())
+    tokens = tokenizer.encode(text, add_special=False, parse_special=True)
+    # Such a vocabulary begins every text with a space; within an answer, a space is a space.
+    assert b"".join(map(tokenizer.piece, tokens)).decode() == (" " + text if text else "")
+
+
+def test_word_pieces() -> None:
+    vocabulary = {"[UNK]": 0, "play": 1, "##ing": 2, "is": 3}
+    rules = Rules(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    rules.pre_tokenizer = pre_tokenizers.Whitespace()
+    rules.decoder = decoders.WordPiece()
+    tokenizer = Tokenizer(rules)
+    tokens = tokenizer.encode("is playing", add_special=False, parse_special=True)
+    assert b"".join(map(tokenizer.piece, tokens)) == b" is playing"
+
+
+def test_special_tokens(tmp_path: Path) -> None:
+    size = write_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(tmp_path, {"eos_token_id": 5}, ChatFiles(tmp_path))
+    text = "<|im_start|>hi<think>"
+    parsed = tokenizer.encode(text, add_special=False, parse_special=True)
+    plain = tokenizer.encode(text, add_special=False, parse_special=False)
+    assert len(parsed) == 4
+    assert len(plain) > len(parsed)
+    assert b"".join(map(tokenizer.piece, parsed)) == b"hi<think>"
+    assert b"".join(map(tokenizer.piece, plain)) == text.encode()
+    assert tokenizer.text(parsed[0]) == "<|im_start|>"
+    assert tokenizer.text(size + 5) == ""
+    assert tokenizer.piece(size + 5) == b""
+    assert tokenizer.ends == {5, size - 2}
+
+
+def test_half_a_character_is_no_reason_to_fail(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(tmp_path, {}, ChatFiles(tmp_path))
+    assert tokenizer.encode("a\ud800b", add_special=False, parse_special=True)
+
+
+def test_ends_from_all_that_name_them(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+    config = {"eos_token_id": 3, "text_config": {"eos_token_id": 4}}
+    assert ChatFiles(tmp_path).ends(config) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("chat_template.jinja", TEMPLATE),
+        ("tokenizer_config.json", json.dumps({"chat_template": TEMPLATE})),
+        ("chat_template.json", json.dumps({"chat_template": TEMPLATE})),
+        (
+            "tokenizer_config.json",
+            json.dumps(
+                {
+                    "chat_template": [
+                        {"name": "rag", "template": "no"},
+                        {"name": "default", "template": TEMPLATE},
+                    ]
+                }
+            ),
+        ),
+    ],
+)
+def test_chat_templates_wherever_they_are(tmp_path: Path, file: str, content: str) -> None:
+    assert ChatFiles(tmp_path).template is None
+    (tmp_path / file).write_text(content)
+    assert ChatFiles(tmp_path).template == TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("content", "pooling"),
+    [
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "last"),
+        ({"pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True}, "cls"),
+        ({}, None),
+    ],
+)
+def test_pooling(tmp_path: Path, content: dict[str, Any], pooling: str | None) -> None:
+    assert read_pooling(tmp_path) is None
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling/config.json").write_text(json.dumps(content))
+    assert read_pooling(tmp_path) == pooling
+
+
+def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"tokenizer\.json is missing"):
+        read_tokenizer(tmp_path, {}, ChatFiles(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(EngineError, match=r"tokenizer\.json cannot be read"):
+        read_tokenizer(tmp_path, {}, ChatFiles(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(EngineError, match=r"tokenizer_config\.json cannot be read"):
+        ChatFiles(tmp_path)
