@@ -59,14 +59,16 @@ class Reloader:
         planned = plan_registry(config, readings, cpu_count())
         for note in (*config.problems, *config.warnings, *planned.notes):
             log.warning(str(note))
-        if config.listen != self._config.listen:
-            log.warning("a new `listen` is taken over by a restart only")
+        for name in ("listen", "keepalive_after_s", "loading_text"):
+            if getattr(config, name) != getattr(self._config, name):
+                key = name.removesuffix("_s")
+                log.warning(f"a new `{key}` is taken over by a restart only")
         told = self._differences(config, planned.registry)
         self._config = config
         self._front.set_keys(config.api_keys)
+        self._front.set_adjustments(config.adjustments)
         self._dispatcher.replace(planned.registry, config.launches, frozenset(told["changed"]))
         self._dispatcher.preload(told["new"] + told["changed"])
-        self._front.set_adjustments(config.adjustments)
         log.info("reloaded", **told)
         return told
 

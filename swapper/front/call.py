@@ -74,6 +74,15 @@ def swapper_headers(call: Call) -> list[Header]:
     return headers
 
 
+def timings(call: Call) -> dict[str, float]:
+    """What of the answer's time was not the model's, in milliseconds."""
+    lease = call.lease
+    if lease is None:
+        return {}
+    spans = {"queue_ms": lease.queue_s, "load_ms": lease.load_s, "swap_ms": lease.swap_s}
+    return {name: _ms(seconds) for name, seconds in spans.items()}
+
+
 def timings_comment(call: Call) -> bytes:
     """The same for a stream whose head was sent before they were known: a comment in the stream."""
     pairs = b" ".join(b"%b=%b" % header for header in swapper_headers(call)[1:])

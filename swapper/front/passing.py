@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
 from swapper.errors import WorkerLost
 from swapper.front.answer import Answer, WholeLines
-from swapper.front.call import Call, swapper_headers, timings_comment
+from swapper.front.call import Call, swapper_headers, timings, timings_comment
 from swapper.front.headers import response_headers
 from swapper.front.openai import error_event
 from swapper.front.refusal import refusal_of
 from swapper.front.response import Response
 
 LONGEST_EVENT: Final = 16 * 1024 * 1024
+_FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 async def pass_on(call: Call, response: Response, *, keep_alive: bool) -> Answer:
@@ -42,11 +45,12 @@ async def pass_on(call: Call, response: Response, *, keep_alive: bool) -> Answer
 async def pass_into_stream(call: Call, answer: Answer, response: Response) -> None:
     """Send the worker's answer into a stream that a heartbeat has begun.
 
-    Its status can no longer be told; an answer that is no event stream becomes one event.
+    Its status can no longer be told, and the timings stand in a comment and in the last chunk; an answer
+    that is no event stream becomes one event.
     """
     answer.send(timings_comment(call))
     if response.status == 200 and is_event_stream(response):
-        await _relay(call, answer, response, WholeLines())
+        await _relay(call, answer, response, TimedLines(timings(call)))
         return
     body = await _read_whole(response)
     if body is None or not _is_json(body):
@@ -62,6 +66,34 @@ def is_event_stream(response: Response) -> bool:
     if not response.header("content-type").lower().startswith("text/event-stream"):
         return False
     return response.header("content-encoding") in ("", "identity")
+
+
+class TimedLines(WholeLines):
+    """Lines of OpenAI's stream; the chunk that ends a choice gets `swapper: {queue_ms, load_ms, swap_ms}`.
+
+    Every other line stays byte for byte as it was.
+    """
+
+    def __init__(self, timings: Mapping[str, float]) -> None:
+        super().__init__()
+        self._timings = msgspec.Raw(msgspec.json.encode(timings))
+
+    def whole(self, data: bytes) -> bytes:
+        lines = super().whole(data)
+        if _FINISH.search(lines) is None:
+            return lines
+        return b"".join(self._timed(line) for line in lines.splitlines(keepends=True))
+
+    def _timed(self, line: bytes) -> bytes:
+        if not line.startswith(b"data:") or _FINISH.search(line) is None:
+            return line
+        try:
+            chunk = _fields.decode(line[len(b"data:") :])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return line
+        chunk["swapper"] = self._timings
+        end = line[len(line.rstrip(b"\r\n")) :]
+        return b"data: " + msgspec.json.encode(chunk) + end
 
 
 async def _relay(call: Call, answer: Answer, response: Response, lines: WholeLines | None) -> None:

@@ -29,6 +29,7 @@ from swapper.front.body import asked, read_body, renamed
 from swapper.front.call import Call
 from swapper.front.headers import request_headers
 from swapper.front.heartbeat import Heartbeat
+from swapper.front.loading_text import LoadingText
 from swapper.front.metrics import Metrics
 from swapper.front.openai import error_event, error_response
 from swapper.front.passing import pass_into_stream, pass_on
@@ -40,8 +41,9 @@ from swapper.runtime.lease import Lease
 
 log = structlog.get_logger("swapper.front")
 
+CHAT: Final = "/v1/chat/completions"
 EVENT_ROUTES: Final = frozenset(  # whose streams are events; others may stream sound
-    {"/v1/chat/completions", "/v1/completions", "/v1/responses"}
+    {CHAT, "/v1/completions", "/v1/responses"}
 )
 LONGEST_NAME: Final = 256
 SHUTTING_DOWN: Final = "swapper is shutting down"
@@ -59,16 +61,18 @@ class Proxy:
         body_limit: int,
         keepalive_after_s: float,
         keepalive_every_s: float,
+        loading_text: bool = False,
     ) -> None:
         self.is_shutting_down = False
+        self.adjustments: Mapping[str, Adjustment] = {}  # by the name that a request gives
         self._log = structlog.get_logger("swapper.request").bind()  # once: it is on the hot path
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self.adjustments: Mapping[str, Adjustment] = {}  # by the name that a request gives
         self._upstream = upstream
         self._body_limit = body_limit
         self._keepalive_after_s = keepalive_after_s
         self._keepalive_every_s = keepalive_every_s
+        self._loading_text = loading_text
 
     async def infer(self, call: Call) -> web.StreamResponse:
         """Answer a request whose JSON body names the model."""
@@ -109,15 +113,22 @@ class Proxy:
         call.body = await read_body(call.request, self._body_limit)
         wanted = asked(call.body)
         call.model = self.resolve(wanted.model)
-        if wanted.stream is not True or call.route not in EVENT_ROUTES:
-            return await self._serve(call, call.model)
-        heartbeat = Heartbeat(call, self._keepalive_after_s, self._keepalive_every_s)
-        try:
         if (adjustment := self.adjustments.get(wanted.model)) is not None:
             call.body = adjusted(call.body, adjustment)
+        if wanted.stream is not True or call.route not in EVENT_ROUTES:
+            return await self._serve(call, call.model)
+        heartbeat = self._heartbeat(call, call.model)
+        try:
             return await self._serve(call, call.model, heartbeat)
         finally:
             heartbeat.stop()
+
+    def _heartbeat(self, call: Call, model: str) -> Heartbeat:
+        after_s, every_s = self._keepalive_after_s, self._keepalive_every_s
+        if self._loading_text and call.route == CHAT:
+            beat = LoadingText(self._dispatcher, call, model)
+            return Heartbeat(call, after_s, every_s, beat=beat)
+        return Heartbeat(call, after_s, every_s)
 
     async def _pass_through(self, call: Call) -> web.StreamResponse:
         self._check_open()

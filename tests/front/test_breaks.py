@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 
@@ -440,6 +441,50 @@ async def test_waiting_stream_is_kept_alive_then_answered(bare_house: House) -> 
     assert events[0].startswith(b": x-swapper-model=tiny")
     assert b"x-swapper-load-ms=125.0" in events[0]
     assert events[1:] == [b"data: 1"]
+
+
+async def test_timings_stand_in_the_last_chunk_of_a_stream_that_waited(bare_house: House) -> None:
+    house = bare_house
+    await house.open(keepalive_after_s=0.01, keepalive_every_s=0.01)
+    house.dispatcher.gate.clear()
+    told = b'data: {"choices":[{"delta":{"content":"\\"finish_reason\\":\\"x"},"finish_reason":null}]}\n\n'
+    last = b'data: {"choices":[{"delta":{},"finish_reason": "stop"}],"n":1.50}\n\n'
+    body = told + last + b"data: [DONE]\n\n"
+    halves = chunk(body[: len(told) + 9]) + chunk(body[len(told) + 9 :])
+    await house.worker(answering(EVENTS_HEAD + halves + LAST_CHUNK))
+    client = await house.client()
+    await client.begin("POST", "/v1/chat/completions", STREAM)
+    _, headers = await client.head()
+    house.dispatcher.gate.set()
+    events = b"".join([piece async for piece in client.pieces(headers)]).split(b"\n\n")
+    told_again, ended, done = [event for event in events if event.startswith(b"data: ")]
+    assert told_again == told.strip()
+    assert done == b"data: [DONE]"
+    timings = b'"swapper":{"queue_ms":250.0,"load_ms":125.0,"swap_ms":0.0}'
+    assert ended == last.strip()[:-1] + b"," + timings + b"}"
+
+
+async def test_loading_text_says_why_a_chat_waits(bare_house: House) -> None:
+    house = bare_house
+    await house.open(keepalive_after_s=0.01, keepalive_every_s=0.01, loading_text=True)
+    house.dispatcher.gate.clear()
+    await house.worker(answering(EVENTS_HEAD + chunk(b"data: 1\n\n") + LAST_CHUNK))
+    client = await house.client()
+    await client.begin("POST", "/v1/chat/completions", STREAM)
+    _, headers = await client.head()
+    pieces = client.pieces(headers)
+    said = json.loads((await anext(pieces)).removeprefix(b"data: "))
+    assert said["object"] == "chat.completion.chunk"
+    delta = said["choices"][0]["delta"]
+    assert delta == {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "Making room for tiny\n",
+    }
+    assert await anext(pieces) == b": waiting\n\n"  # nothing new to say
+    house.dispatcher.gate.set()
+    rest = b"".join([piece async for piece in pieces])
+    assert rest.endswith(b"data: 1\n\n")
 
 
 async def test_failure_after_a_heartbeat_is_an_event(bare_house: House) -> None:
