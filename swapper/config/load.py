@@ -80,6 +80,8 @@ class _Loader:
             models=models,
             api_keys=keys,
             insecure=self.checked.insecure,
+            keepalive_after_s=self.checked.defaults.keepalive_after,
+            loading_text=self.checked.defaults.loading_text,
             memory=self.checked.memory,
             limits=self._limits(),
             problems=tuple(reader.problems),
