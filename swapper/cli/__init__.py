@@ -184,3 +184,40 @@ def import_(source: str, output: str, force: bool) -> None:
     from swapper.cli.importing import import_source
 
     sys.exit(import_source(source, output, force))
+
+
+@main.command()
+@click.argument("repository", metavar="REPO[:QUANT|/FILE]")
+@click.option("--as", "name", metavar="NAME", help="What clients shall call it.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where models are kept.",
+)
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default="config.yaml",
+    help="Add it to this file; made if it is not there.",
+)
+@click.option("--no-config", is_flag=True, help="Only fetch; print what a configuration would say.")
+@click.option("--revision", help="A branch, tag or commit; else the newest.")
+def pull(
+    repository: str,
+    name: str | None,
+    folder: Path | None,
+    config: Path,
+    no_config: bool,
+    revision: str | None,
+) -> None:
+    """Fetch a model from the Hugging Face hub and add it to a configuration.
+
+    ORG/NAME takes Q4_K_M, or what is nearest, of a repository of GGUFs, and all of one of safetensors.
+    What was broken off goes on where it ended. HF_TOKEN and HF_ENDPOINT are respected.
+    """
+    from swapper.cli.pull import pull_model
+
+    pull_model(repository, name, folder, None if no_config else config, revision)

@@ -72,7 +72,7 @@ def _below(folder: Path, deepest: int) -> Iterator[ModelFile]:
 def _ggufs(files: Sequence[Path]) -> Iterator[ModelFile]:
     """The models among a folder's GGUFs; a projector there belongs to all of them."""
     projectors = [file for file in files if "mmproj" in file.name.lower()]
-    projector = min(projectors, key=_projector_rank, default=None)
+    projector = min(projectors, key=lambda file: projector_rank(file.name), default=None)
     for file in files:
         if file not in projectors and (found := look_at(file, projector)) is not None:
             yield found
@@ -99,10 +99,11 @@ def _is_later_part(file: Path) -> bool:
     return part is not None and part[1] != "00001"
 
 
-def _projector_rank(file: Path) -> tuple[int, str]:
-    quant = quantisation(file.stem) or ""
+def projector_rank(name: str) -> tuple[int, str]:
+    """The least of several projectors' ranks is of the one to take."""
+    quant = quantisation(name.removesuffix(".gguf")) or ""
     order = ("F16", "BF16", "Q8_0", "F32")
-    return (order.index(quant) if quant in order else len(order), file.name)
+    return (order.index(quant) if quant in order else len(order), name)
 
 
 def file_model(name: str, file: ModelFile) -> DraftModel:
