@@ -46,6 +46,7 @@ def test_it_works_uncommented(tmp_path: Path) -> None:
     assert [model.spec.engine for model in config.models.values()] == [
         "echo",
         "llamacpp",
+        "paged",
         "command",
         "url",
     ]
@@ -64,7 +65,7 @@ def test_what_is_commented_out_says_the_default(tmp_path: Path) -> None:
     plain = read("models: {m: {engine: echo}}", tmp_path)
     assert document["defaults"] == {
         "ttl": "10m", "max_wait": "auto", "queue_timeout": "10m", "queue_limit": 1000,
-        "load_timeout": "5m", "stop_grace": "10s",
+        "load_timeout": "5m", "stop_grace": "10s", "keepalive_after": "2s", "loading_text": False,
     }  # fmt: skip
     assert document["listen"] == str(plain.listen[0])
     assert document["memory"] == {"gpu": plain.memory.gpu, "host": plain.memory.host}
