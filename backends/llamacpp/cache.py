@@ -1,40 +1,28 @@
-"""Finished sequences whose KV cells are kept for whoever comes with the same beginning. Pure.
-
-On a CPU a kept cell is not free: every running row steps over it in every layer, a few percent of a step
-for a thousand of them where the model is small. So how much is kept follows from what it is good for: the
-tokens of what was dropped are remembered a while (as ghosts), and a prompt that would have found its
-beginning there doubles the room; what is dropped without ever having been of use shrinks it.
-"""
+"""Finished sequences that are kept for whoever comes with the same beginning. Pure."""
 
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from backends.llamacpp.sequence import common_prefix
 
-NUM_GHOSTS = 64
-MIN_MISSED = 64  # tokens that must have been lost by dropping something for it to count
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """The tokens whose cells one slot keeps, and whose they are."""
+    """The tokens one slot keeps, whose they are, and where they are if not in the slot's cells."""
 
     tokens: array[int]
     scope: str
+    saved: object | None = None
 
 
 class PrefixCache:
     """Kept sequences by slot, least recently used first. A scope sees only its own."""
 
-    def __init__(self, room: int | None = None) -> None:
-        self.room = room  # cells that may be kept; None: as many as nobody else needs
-        self._least_room = room
+    def __init__(self) -> None:
         self._kept: OrderedDict[int, Kept] = OrderedDict()
-        self._useful: set[int] = set()
-        self._ghosts: deque[Kept] = deque(maxlen=NUM_GHOSTS)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -65,26 +53,18 @@ class PrefixCache:
     def touch(self, slot: int) -> None:
         """`slot` was of use just now."""
         self._kept.move_to_end(slot)
-        self._useful.add(slot)
 
-    @property
-    def slots(self) -> list[int]:
-        return list(self._kept)
+    def saved(self, slot: int) -> object | None:
+        """Where the tokens of `slot` are; None where they are in its cells, or it keeps nothing."""
+        kept = self._kept.get(slot)
+        return None if kept is None else kept.saved
 
-    def learn(self, tokens: array[int], scope: str, found: int, most: int) -> None:
-        """`tokens` come, and `found` of them are there: more room, up to `most`, if dropping cost some."""
-        if self.room is None:
-            return
-        for ghost in self._ghosts:
-            if ghost.scope == scope:
-                length = common_prefix(ghost.tokens, tokens, len(tokens))
-                if length >= found + MIN_MISSED:
-                    self.room = min(2 * self.room, most)
-                    self._ghosts.remove(ghost)
-                    return
+    def length(self, slot: int) -> int:
+        """How many tokens `slot` keeps."""
+        return len(self._kept[slot].tokens)
 
-    def add(self, slot: int, tokens: array[int], scope: str) -> None:
-        self._kept[slot] = Kept(tokens, scope)
+    def add(self, slot: int, tokens: array[int], scope: str, saved: object | None = None) -> None:
+        self._kept[slot] = Kept(tokens, scope, saved)
 
     def covering(self, tokens: array[int], scope: str) -> int | None:
         """A slot that keeps all of `tokens`, and so makes keeping them again pointless."""
@@ -103,24 +83,13 @@ class PrefixCache:
 
     def remove(self, slot: int) -> None:
         del self._kept[slot]
-        self._useful.discard(slot)
 
     def pop_oldest(self) -> int | None:
         """Forget the least recently used sequence; its slot, or None when nothing is kept."""
-        if not self._kept:
-            return None
-        slot, kept = self._kept.popitem(last=False)
-        if slot in self._useful:
-            self._useful.remove(slot)
-        elif self.room is not None and self._least_room is not None:
-            self.room = max(self._least_room, self.room - len(kept.tokens) // 8)
-        if self.room is not None:
-            self._ghosts.append(kept)
-        return slot
+        return self._kept.popitem(last=False)[0] if self._kept else None
 
     def clear(self) -> list[int]:
         """Forget everything; the slots."""
         slots = list(self._kept)
         self._kept.clear()
-        self._useful.clear()
         return slots

@@ -103,6 +103,21 @@ class Context:
         """As the scheduler's KvMemory says."""
         quick.llama_memory_seq_rm(self._memory, slot, -1, -1)
 
+    def save(self, slot: int) -> NDArray[np.uint8] | None:
+        """As the scheduler's KvMemory says."""
+        size = L.llama_state_seq_get_size(self.pointer, slot)
+        state = np.empty(size, np.uint8)
+        written = L.llama_state_seq_get_data(self.pointer, _bytes(state), size, slot)
+        return state if size and written == size else None
+
+    def restore(self, saved: Any, slot: int, length: int) -> bool:
+        """As the scheduler's KvMemory says."""
+        if not L.llama_state_seq_set_data(self.pointer, _bytes(saved), len(saved), slot):
+            return False
+        if self.computed(slot) > length:
+            quick.llama_memory_seq_rm(self._memory, slot, length, -1)
+        return self.computed(slot) == length and (not self._can_cut or self._is_complete(slot))
+
     def computed(self, slot: int) -> int:
         """How many positions the memory holds for `slot`."""
         return int(quick.llama_memory_seq_pos_max(self._memory, slot)) + 1
@@ -123,6 +138,10 @@ class Context:
     def _is_complete(self, slot: int) -> bool:
         """Sliding-window layers may have let go of early positions, and a copy of them is no use."""
         return bool(quick.llama_memory_seq_pos_min(self._memory, slot) == 0)
+
+
+def _bytes(state: NDArray[np.uint8]) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def floats_at(address: int, count: int) -> NDArray[np.float32]:

@@ -23,7 +23,6 @@ MIN_OUTPUTS = 16  # rows of logits a step may have, where fewer run: prompts are
 
 MAX_LOGITS_BYTES = 512 << 20
 LAST_BATCH = 128  # tokens a run, where a sequence pooled at its last token may come in several
-MIN_KEPT = 512
 
 
 @dataclass(slots=True)
@@ -122,15 +121,10 @@ def embedding_params(loaded: Loaded, pooling: int) -> Any:
     return params
 
 
-def kept_cells(loaded: Loaded) -> int | None:
-    """Cells of finished sequences to keep at first: on a CPU so many that stepping over them costs a row
-    about a fortieth of its time, measured as 28 ps for a parameter and 2.2 ns for a cell, head and layer.
-    Where more turns out to be of use, the cache takes more."""
-    if is_offloading(loaded.options):
-        return None
-    heads = L.llama_model_n_head(loaded.pointer) * L.llama_model_n_layer(loaded.pointer)
-    row_s = 28e-12 * L.llama_model_n_params(loaded.pointer)
-    return max(MIN_KEPT, int(row_s / 40 / (2.2e-9 * max(1, heads))))
+def kept_tokens(loaded: Loaded, pool: int) -> int | None:
+    """Tokens of finished sequences that may be kept in host memory beside a pool of so many cells: as
+    many again. None: in the pool itself, where a GPU has it, which would have to send them out and back."""
+    return None if is_offloading(loaded.options) else pool
 
 
 def is_offloading(options: Options) -> bool:

@@ -14,11 +14,15 @@ Rules:
 4. When cells run short: kept sequences go first, least recently used first; then the youngest running
    sequence gives its cells up and is computed again later. Alone, a sequence always fits.
 
-Slots below `max_running` run; those above only keep.
+Slots below `max_running` run; those above only keep. Without `keep`, what is kept stays in its cells of
+the pool. With it, it is saved outside of them, up to so many tokens, and brought back when it is wanted:
+on a CPU every running row steps over all cells of the pool up to the last one taken, in every layer, so
+that a few kept conversations would slow every answer down.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
 from collections.abc import Sequence as Ordered
 from heapq import heappop, heappush
@@ -46,6 +50,15 @@ class KvMemory(Protocol):
         """Empty `slot`."""
         ...
 
+    def save(self, slot: int) -> object | None:
+        """What `slot` holds, as a copy outside of the pool; None where that fails."""
+        ...
+
+    def restore(self, saved: object, slot: int, length: int) -> bool:
+        """Give the empty `slot` the first `length` positions of `saved`, which needs free cells for all
+        of it meanwhile; False where that fails, with `slot` in any state."""
+        ...
+
 
 class Scheduler:
     """Sole owner of waiting, running and kept sequences and of the books of their cells."""
@@ -68,10 +81,11 @@ class Scheduler:
         self.can_cut = can_cut  # False: the model's state is all or nothing (recurrent layers)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self.cache = PrefixCache(keep)
+        self.cache = PrefixCache()
         self.cells = CellLedger(pool)
         self.num_preempted = 0
         self._memory = memory
+        self._keep_tokens = keep
         self._run_slots = list(range(max_running))
         self._keep_slots = list(range(max_running, max_slots))
 
@@ -110,9 +124,8 @@ class Scheduler:
 
     def relieve(self) -> bool:
         """The pool was too short for the step after all: make some room; False when none can be."""
-        if self.cache:
-            for slot in self.cache.clear():
-                self._free_kept(slot)
+        if self.cache and self._keep_tokens is None:
+            self.drop_cache()
             return True
         return self._preempt_youngest()
 
@@ -177,14 +190,13 @@ class Scheduler:
         """Give `sequence` a slot and the cells it can take over; False when the pool has no room."""
         slot = self._run_slots[0]
         source, length = self._best_prefix(sequence) or (None, 0)
-        if source is not None:
+        saved = None if source is None else self.cache.saved(source)
+        if source is not None and saved is None:
             self.cells.share(source, slot, length)
-        if self.running and not self._has_room(sequence, slot, length):
+        if self.running and not self._has_room(sequence, slot):
             self.cells.release(slot)
             return False
         heappop(self._run_slots)
-        if not sequence.score_prompt:
-            self.cache.learn(sequence.tokens, sequence.scope, length, self.cells.size)
         if source is not None and not self._take_over(source, slot, length):
             length = 0
         self.waiting.remove(sequence)
@@ -194,27 +206,37 @@ class Scheduler:
             sequence.num_cached = length
         return True
 
-    def _has_room(self, sequence: Sequence, slot: int, length: int) -> bool:
+    def _has_room(self, sequence: Sequence, slot: int) -> bool:
         slots = [slot, *(other.slot for other in self.running if other.slot is not None)]
-        wanted = sequence.num_tokens - length + _headroom(sequence)
+        wanted = sequence.num_tokens - self.cells.length(slot) + _headroom(sequence)
         wanted += sum(other.num_left + _headroom(other) for other in self.running)
         return self.cells.held_by(slots) + wanted <= self.cells.size
 
     def _take_over(self, source: int, slot: int, length: int) -> bool:
         if source >= self.max_running:
             self.cache.touch(source)
-        if self._memory.copy(source, slot, length):
-            return True
-        self._memory.remove(slot)
-        self.cells.release(slot)
-        return False
+        saved = self.cache.saved(source)
+        if saved is not None:
+            done = self._bring_back(saved, self.cache.length(source), slot, length)
+        else:
+            done = self._memory.copy(source, slot, length)
+        if not done:
+            self._memory.remove(slot)
+            self.cells.release(slot)
+        return done
+
+    def _bring_back(self, saved: object, whole: int, slot: int, length: int) -> bool:
+        if self.cells.free < whole or not self._memory.restore(saved, slot, length):
+            return False
+        self.cells.extend(slot, length)
+        return True
 
     # Room
 
     def _make_room(self, wanted: int) -> bool:
         """Free cells until `wanted` fit; False when a sequence had to go and the plan is void."""
         while self.cells.free < wanted:
-            if not self._drop_oldest():
+            if self._keep_tokens is not None or not self._drop_oldest():
                 if not self._preempt_youngest():
                     raise AssertionError("a lone sequence is larger than the pool")
                 return False
@@ -254,21 +276,26 @@ class Scheduler:
             self._free_kept(covered)
         if not self._keep_slots and not self._drop_oldest():
             return
+        if self._keep_tokens is None:
+            self._keep_in_cells(tokens, sequence.scope, slot)
+        else:
+            self._keep_outside(tokens, sequence.scope, slot, self._keep_tokens)
+
+    def _keep_in_cells(self, tokens: array[int], scope: str, slot: int) -> None:
         keep = heappop(self._keep_slots)
         self.cells.share(slot, keep, len(tokens))
         if self._memory.copy(slot, keep, len(tokens)):
-            self.cache.add(keep, tokens, sequence.scope)
-            self._keep_within_room()
+            self.cache.add(keep, tokens, scope)
         else:
             self._free_kept(keep)
 
-    def _keep_within_room(self) -> None:
-        """The cache has a size of its own; the last to come may exceed it alone."""
-        room = self.cache.room
-        while room is not None and len(self.cache) > 1:
-            if self.cells.held_by(self.cache.slots) <= room:
-                return
+    def _keep_outside(self, tokens: array[int], scope: str, slot: int, room: int) -> None:
+        """Room is made before it is taken; a slot only lends its number."""
+        while self.cache and self.cache.num_tokens + len(tokens) > room:
             self._drop_oldest()
+        saved = self._memory.save(slot)
+        if saved is not None:
+            self.cache.add(heappop(self._keep_slots), tokens, scope, saved)
 
     def _give_back(self, sequence: Sequence) -> None:
         assert sequence.slot is not None

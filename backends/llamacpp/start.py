@@ -113,15 +113,16 @@ def _generator(loaded: Loaded, vocabulary: Vocabulary) -> tuple[Context, Stepper
     largest = L.llama_n_batch(context.pointer)
     is_fixed = loaded.options.batch is not None or loader.is_offloading(loaded.options)
     pace = Pace(largest if is_fixed else max(64, 2 * loaded.options.parallel), largest)
+    pool = L.llama_n_ctx(context.pointer)
     scheduler = Scheduler(
         context,
-        pool=L.llama_n_ctx(context.pointer),
+        pool=pool,
         max_running=loaded.options.parallel,
         max_slots=MAX_SLOTS if loaded.can_cut else params.n_seq_max,
         budget=largest,
         max_outputs=params.n_outputs_max,
         can_cut=loaded.can_cut,
-        keep=loader.kept_cells(loaded),
+        keep=loader.kept_tokens(loaded, pool),
     )
     return context, Stepper(context, scheduler, vocabulary, pace)
 

@@ -73,26 +73,3 @@ def test_covering_sees_only_its_scope() -> None:
     assert cache.covering(token_array([1, 2]), "b") is None
     assert cache.covered_by(token_array([1, 2, 3, 4]), "a") == [7]
     assert cache.covered_by(token_array([1, 2, 3, 4]), "b") == []
-
-
-def test_room_grows_by_what_was_missed_and_shrinks_by_what_was_of_no_use() -> None:
-    cache = PrefixCache(100)
-    lost = token_array(range(80))
-    cache.add(0, lost, "")
-    assert cache.pop_oldest() == 0
-    assert cache.room == 100
-    cache.learn(lost, "other", 0, 1000)
-    assert cache.room == 100
-    cache.learn(lost, "", 0, 1000)
-    assert cache.room == 200
-    cache.learn(lost, "", 0, 1000)
-    assert cache.room == 200  # one loss counts once
-    cache.add(1, token_array(range(400)), "")
-    cache.pop_oldest()
-    assert cache.room == 150
-    cache.add(2, lost, "")
-    cache.touch(2)
-    cache.pop_oldest()
-    assert cache.room == 150
-    cache.learn(lost, "", 70, 1000)
-    assert cache.room == 150  # hardly anything was missed

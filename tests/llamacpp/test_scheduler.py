@@ -19,6 +19,7 @@ class FakeMemory:
         self.slots: dict[int, array] = {}
         self.owner: dict[int, str] = {}
         self.copied = 0
+        self.breaks = False  # nothing can be restored
 
     def copy(self, source: int, target: int, length: int) -> bool:
         assert not self.slots.get(target)
@@ -29,6 +30,16 @@ class FakeMemory:
 
     def remove(self, slot: int) -> None:
         self.slots.pop(slot, None)
+
+    def save(self, slot: int) -> tuple[array, str]:
+        return self.slots[slot][:], self.owner[slot]
+
+    def restore(self, saved: tuple[array, str], slot: int, length: int) -> bool:
+        assert not self.slots.get(slot)
+        tokens, owner = saved
+        self.slots[slot] = tokens[:length]
+        self.owner[slot] = owner
+        return not self.breaks
 
     def run(self, chunks: list[Chunk]) -> int:
         computed = 0
@@ -147,9 +158,12 @@ def test_whatever_comes_all_finish_with_the_right_answers(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(PROMPT, st.sampled_from(["", "a"])), min_size=1, max_size=20))
-def test_models_whose_state_cannot_be_cut(requests) -> None:
-    world = World(600, 3, can_cut=False, max_slots=6)
+@given(
+    st.lists(st.tuples(PROMPT, st.sampled_from(["", "a"])), min_size=1, max_size=20),
+    st.sampled_from([None, 300]),
+)
+def test_models_whose_state_cannot_be_cut(requests, keep) -> None:
+    world = World(600, 3, can_cut=False, max_slots=6, keep=keep)
     for prompt, scope in requests:
         world.add(prompt, 20, scope)
     world.run()
@@ -230,19 +244,25 @@ def test_short_sequences_are_not_kept() -> None:
     assert not world.scheduler.cache
 
 
-def test_no_more_is_kept_than_there_is_room_for_until_it_is_missed() -> None:
-    world = World(4096, 1, budget=256, keep=250)
-    prompts = [list(range(n * 1000, n * 1000 + 100)) for n in range(8)]
-    for prompt in prompts:
-        world.add(prompt)
+def test_what_is_kept_outside_takes_no_cells_and_is_brought_back() -> None:
+    world = World(4096, 1, budget=256, keep=4096)
+    world.add(range(100))
     world.run()
-    assert world.scheduler.cells.used <= 250
-    for _ in range(3):
-        for prompt in prompts:
-            last = world.add(prompt)
-            world.run()
+    assert world.scheduler.cells.used == 0
+    again = world.add([*range(60), 7])
+    world.run()
+    assert again.num_cached == 60
+
+
+def test_no_more_is_kept_outside_than_there_is_room_for() -> None:
+    world = World(4096, 1, budget=256, keep=250)
+    for n in range(8):
+        world.add(range(n * 1000, n * 1000 + 100))
+    world.run()
+    assert world.scheduler.cache.num_tokens == 206
+    last = world.add(range(7000, 7100))
+    world.run()
     assert last.num_cached == 99
-    assert len(world.scheduler.cache) == 8
 
 
 def test_one_large_conversation_is_kept_whatever_the_room() -> None:
@@ -252,6 +272,41 @@ def test_one_large_conversation_is_kept_whatever_the_room() -> None:
     again = world.add(range(500))
     world.run()
     assert again.num_cached == 499
+
+
+def test_what_cannot_be_brought_back_is_computed_again() -> None:
+    world = World(4096, 1, budget=256, keep=4096)
+    world.add(range(100))
+    world.run()
+    world.memory.breaks = True
+    again = world.add(range(100))
+    world.run()
+    assert again.num_cached == 0
+    assert world.answers[1] == world.answers[0]
+
+
+def test_without_cells_for_all_of_it_nothing_is_brought_back() -> None:
+    world = World(512, 2, budget=256, keep=512)
+    world.add(range(300))
+    world.run()
+    world.add(range(1000, 1300), 60)
+    world.step()
+    again = world.add(range(100), 4)
+    world.run()
+    assert again.num_cached == 0
+    assert world.scheduler.num_preempted == 0
+
+
+def test_cells_that_run_short_cost_nothing_that_is_kept_outside() -> None:
+    world = World(220, 4, budget=64, keep=220)
+    world.add(range(60))
+    world.run()
+    first, second = world.add(range(100, 180), 60), world.add(range(200, 270), 60)
+    while not world.scheduler.num_preempted:
+        world.step()
+    assert not first.is_running or not second.is_running
+    assert world.scheduler.cache.num_tokens == 63
+    world.run()
 
 
 def test_a_longer_conversation_replaces_its_own_beginning() -> None:
