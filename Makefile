@@ -1,22 +1,23 @@
 # make run    set up everything and serve the demo models on http://127.0.0.1:8080
 # make test   set up everything and run the tests
-# The rest: setup · check · bench · clean
+# The rest: setup · check · test-clients · bench · clean
+# ENGINES=all installs the paged engine without a GPU too
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-STAMP := .venv/.complete
+STAMP := .venv/.complete$(if $(filter all,$(ENGINES)),-all)
 BIN := .venv/bin
 
-.PHONY: run test check setup bench clean
+.PHONY: run test test-clients check setup bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \(make .*\)/\1/p; s/^# \(The rest.*\)/\1/p' Makefile
+	@sed -n '/^# /!q; s/^# //p' Makefile
 
 $(STAMP): pyproject.toml scripts/setup.py
 	@test -n "$(PYTHON)" || { echo "swapper needs Python 3.11 or newer: sudo apt install python3 python3-venv"; exit 1; }
 	@command -v c++ >/dev/null || { echo "swapper needs a C++ compiler for llama.cpp: sudo apt install build-essential"; exit 1; }
-	$(PYTHON) scripts/setup.py
+	ENGINES=$(ENGINES) $(PYTHON) scripts/setup.py
 	@touch $@
 
 setup: $(STAMP)
@@ -32,6 +33,10 @@ check: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Real client packages against real engines. They are many: .venv/bin/pip install -e '.[clients]'
+test-clients: $(STAMP)
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py $(ARGS)

@@ -7,6 +7,8 @@ Two things here are more than `pip install`:
   tile configuration (gcc.gnu.org bug 114098; ggml-org/llama.cpp issue 20824): on a CPU with AMX every
   quantised model then crashes in its first step. With such a compiler AMX is left out of the build.
 - Where an NVIDIA GPU and nvcc are found, it is compiled for CUDA.
+- The paged engine is installed where an NVIDIA GPU is found, or with `ENGINES=all`. Without a GPU its
+  torch is a build for CPUs, a tenth of the size of the others.
 
 CMAKE_ARGS, CFLAGS and CXXFLAGS from the environment are kept, so other builds are one variable away:
 `CMAKE_ARGS=-DGGML_VULKAN=ON make setup`.
@@ -27,6 +29,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 LLAMA = "llama-cpp-python>=0.3.36"
+TORCH = "torch==2.13.0"  # what the tests run with; any from 2.9 on will do
+TORCH_FOR_CPUS = "https://download.pytorch.org/whl/cpu"
 
 
 def main() -> int:
@@ -35,7 +39,10 @@ def main() -> int:
         make_venv()
         # A build that pip has cached may be one with AMX.
         install("llama-cpp-python", "--no-cache-dir", LLAMA, env=llama_build())
-        extras = ["llamacpp", "dev", *(["paged"] if has_paged() else [])]
+        extras = ["llamacpp", "dev"]
+        if has_nvidia_gpu() or os.environ.get("ENGINES") == "all":
+            extras.append("paged")
+            install_torch()
         install("swapper and what its tests need", "--editable", f"{ROOT}[{','.join(extras)}]")
     except subprocess.CalledProcessError as error:
         print(f"\nsetup failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
@@ -63,6 +70,19 @@ def install(what: str, *arguments: str, env: dict[str, str] | None = None) -> No
     say(f"installing {what}")
     command = [str(PYTHON), "-m", "pip", "install", "--quiet", *arguments]
     subprocess.run(command, check=True, env={**os.environ, **(env or {})})
+
+
+def install_torch() -> None:
+    """For GPUs it comes with the paged engine; for CPUs a build of its own, where one is to be had."""
+    installed = [str(PYTHON), "-c", "import torch"]
+    if has_nvidia_gpu() or subprocess.run(installed, capture_output=True).returncode == 0:
+        return
+    what = "torch for CPUs"
+    try:
+        install(what, "--timeout=10", "--retries=0", f"--index-url={TORCH_FOR_CPUS}", TORCH)
+    except subprocess.CalledProcessError:
+        say("that index cannot be reached; taking torch from where the others come from")
+        install(what, TORCH)
 
 
 def llama_build() -> dict[str, str]:
@@ -121,11 +141,6 @@ def has_nvidia_gpu() -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return listed.returncode == 0 and "GPU 0" in listed.stdout
-
-
-def has_paged() -> bool:
-    """Whether to install the paged engine, which is made for a GPU."""
-    return (ROOT / "backends" / "paged").is_dir() and has_nvidia_gpu()
 
 
 def say(text: str) -> None:
