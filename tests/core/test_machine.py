@@ -38,11 +38,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(registry(*specs, host=host, **limits))
         self.now, self.next_id = 0.0, 0
         self.charge: dict[str, int] = {}  # our own books, by worker
+        self.held: dict[str, int] = {}  # and what those hold that sleep
         self.waiting: dict[int, str] = {}
         self.granted: dict[int, str] = {}
         self.draining: set[str] = set()
         self.starting: list[str] = []
         self.stopping: list[str] = []
+        self.dozing: list[str] = []  # told to sleep or to wake
+        self.asleep: set[str] = set()
 
     def tell(self, event):
         for command in self.scheduler.handle(event, self.now):
@@ -57,8 +60,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         match command:
             case ev.StartWorker(worker_id, _, reserved):
                 self.charge[worker_id] = reserved["host"]
-                assert sum(self.charge.values()) <= self.host, "over-committed"
-                assert not self.limit or len(self.charge) <= self.limit, "too many loaded"
+                self.check_budget()
                 names = [w.partition("#")[0] for w in self.charge]
                 assert len(set(names)) == len(names), "two workers of one model"
                 self.starting.append(worker_id)
@@ -67,10 +69,24 @@ class SchedulerMachine(RuleBasedStateMachine):
                 if worker_id in self.starting:
                     self.starting.remove(worker_id)
                 self.stopping.append(worker_id)
+                if worker_id in self.dozing:
+                    self.dozing.remove(worker_id)
+            case ev.SleepWorker(worker_id):
+                assert worker_id not in self.granted.values(), "a busy worker was put to sleep"
+                assert worker_id not in self.stopping + self.starting + self.dozing
+                self.draining.discard(worker_id)
+                self.dozing.append(worker_id)
+                self.check_budget()
+            case ev.WakeWorker(worker_id):
+                self.asleep.remove(worker_id)
+                self.dozing.append(worker_id)
+                self.check_budget()
             case ev.Grant(request_id, worker_id):
                 assert self.waiting.pop(request_id) == worker_id.partition("#")[0]
                 assert worker_id in self.charge, "granted a worker that is gone"
                 assert worker_id not in self.stopping + self.starting, "granted a worker not ready"
+                assert worker_id not in self.dozing, "granted a worker that dozes"
+                assert worker_id not in self.asleep, "granted a worker that sleeps"
                 state = self.scheduler.books.workers[worker_id.partition("#")[0]].state
                 assert state is not WorkerState.DRAINING or worker_id not in self.draining
                 self.granted[request_id] = worker_id
@@ -81,6 +97,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             case ev.Reject(request_id):
                 assert request_id in self.waiting, "refused what does not wait"
                 del self.waiting[request_id]
+
+    def check_budget(self):
+        """By the books of the scheduler, which at rest are our own; those asleep keep what they said."""
+        charged = self.scheduler.books.ledger.charged("host")
+        assert charged <= self.host, "over-committed"
+        assert charged >= sum(self.held.get(w, 0) for w in self.asleep), "what sleeps is forgotten"
+        assert not self.limit or len(self.charge.keys() - self.asleep) <= self.limit, "too many"
 
     @rule(name=st.sampled_from(NAMES), earlier=st.sampled_from([0.0, 0.0, 5.0]))
     def arrive(self, name, earlier):
@@ -103,11 +126,32 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.tell(ev.RequestEnded(request_id))
 
     @precondition(lambda self: self.starting)
-    @rule(data=st.data(), measured=st.integers(0, 4))
-    def ready(self, data, measured):
+    @rule(data=st.data(), measured=st.integers(0, 4), can_sleep=st.booleans())
+    def ready(self, data, measured, can_sleep):
         worker_id = data.draw(st.sampled_from(self.starting))
         self.starting.remove(worker_id)
-        self.tell(ev.WorkerReady(worker_id, {"host": min(measured, self.charge[worker_id])}))
+        memory = {"host": min(measured, self.charge[worker_id])}
+        self.tell(ev.WorkerReady(worker_id, memory, can_sleep))
+
+    @precondition(lambda self: self.dozing)
+    @rule(data=st.data(), goes_well=st.sampled_from([True, True, False]))
+    def doze(self, data, goes_well):
+        self.finish_dozing(data.draw(st.sampled_from(self.dozing)), goes_well)
+
+    def finish_dozing(self, worker_id, goes_well=True):
+        """What was told to sleep or to wake has done so, or it has not."""
+        state = self.scheduler.books.workers[worker_id.partition("#")[0]].state
+        if not goes_well:
+            self.tell(ev.SleepFailed(worker_id, "it did not answer"))
+            assert worker_id in self.stopping
+            return
+        self.dozing.remove(worker_id)
+        if state is WorkerState.SLEEPING:
+            self.asleep.add(worker_id)
+            self.held[worker_id] = max(1, self.charge[worker_id] // 2)
+            self.tell(ev.WorkerSlept(worker_id, {"host": self.held[worker_id]}))
+        else:
+            self.tell(ev.WorkerWoke(worker_id))
 
     @precondition(lambda self: self.stopping)
     @rule(data=st.data())
@@ -123,7 +167,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def exit(self, worker_id, failure):
         """The processes are gone; whoever was in flight finds its connection broken."""
         del self.charge[worker_id]
-        for books in (self.starting, self.stopping):
+        self.asleep.discard(worker_id)
+        for books in (self.starting, self.stopping, self.dozing):
             if worker_id in books:
                 books.remove(worker_id)
         self.tell(ev.WorkerExited(worker_id, failure))
@@ -171,6 +216,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.tell(ev.RequestEnded(request_id))
             elif self.stopping:
                 self.exit(self.stopping[0], None)
+            elif self.dozing:
+                self.finish_dozing(self.dozing[0])
             elif self.starting:
                 self.tell(ev.WorkerReady(self.starting.pop(0)))
             elif self.waiting:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from swapper.core import events as ev
 from swapper.core.registry import ModelSpec, Registry, Variant
 from swapper.core.scheduler import Scheduler
@@ -200,3 +204,23 @@ def test_in_ping_pong_each_loads_once_and_wakes_are_quick():
     run.run()
     assert len(run.starts) == 2
     assert max(o.wait_s for o in run.outcomes[10:]) < 0.6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_clients_of_sleepers_are_all_served(seed):
+    """Room for two of five on the GPU, and on the host for some of the others to sleep."""
+    dice = random.Random(seed)
+    specs = {
+        n: spec(n, {"cuda:0": 5, "host": 1}, parallel=4, queue_timeout_s=1e6, ttl_s=ttl_s)
+        for n, ttl_s in zip("abcde", (0.0, 0.0, 30.0, 5.0, 1.0), strict=True)
+    }
+    budgets = {"cuda:0": 10, "host": dice.randint(10, 24)}
+    run = World(Registry(specs, budgets), wake_s=0.1, stop_s=0.1)
+    for name in "abcde":
+        for _ in range(3):
+            pauses = dice.uniform(0.01, 1.0), dice.uniform(0.0, 8.0), dice.uniform(0.0, 20.0)
+            run.client(name, 20, *pauses)
+    run.run()
+    assert all(outcome.refused is None for outcome in run.outcomes)
+    actions = {decision.action for decision in run.decisions}
+    assert {"sleep", "wake", "expire"} <= actions

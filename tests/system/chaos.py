@@ -33,6 +33,7 @@ REQUESTS_PER_S = 12.0
 RELOAD_EVERY_S = 6.0
 
 HEALTH: dict[str, Any] = {"tokens_per_s": TOKENS_PER_S}
+SLEEPERS = ("steady", "moody", "large")  # sleep instead of stopping
 AILMENTS: tuple[dict[str, Any], ...] = (  # options of an echo worker, and settings of its model
     {"options": {"hang_load": True}, "load_timeout": "1500ms"},
     {"options": {"fail_load": "unsupported"}},
@@ -43,6 +44,9 @@ AILMENTS: tuple[dict[str, Any], ...] = (  # options of an echo worker, and setti
     {"options": {"ignore_term": True, **HEALTH}},
     {"options": {"memory_bytes": 150 << 20, **HEALTH}, "memory": {"host": "20MiB"}},
     {"options": {"load_s": 1.0, "stop_s": 1.0, **HEALTH}},
+    {"options": {"can_sleep": True, "fail_sleep": True, **HEALTH}},
+    {"options": {"can_sleep": True, "fail_wake": True, "memory_bytes": 20 << 20, **HEALTH}},
+    {"options": {"can_sleep": True, "wake_s": 3.0, **HEALTH}, "load_timeout": "1500ms"},
 )
 
 WORDS = "the worker that was killed in the middle of its answer says so, or somebody does for it. "
@@ -62,7 +66,7 @@ def configuration(python: str, ailing: dict[str, dict[str, Any]] | None = None) 
         name: {
             "engine": "echo",
             "ttl": "1s" if name in ("quick", "moody") else 0,
-            "options": HEALTH,
+            "options": {**HEALTH, "can_sleep": name in SLEEPERS, "wake_s": 0.05},
             "parallel": 4,
             **(ailing or {}).get(name, {}),
         }
