@@ -91,9 +91,11 @@ class Books:
         return {HOST: sum(size for name, size in held if not name.startswith(GROUP))}
 
     def expires_at(self, worker: Worker) -> float:
-        """When a worker at rest is unloaded for it; infinity while it is not, or with ttl 0."""
+        """When a worker at rest is unloaded for it; infinity while it is not, or with ttl 0, or while
+        somebody waits for room to wake it in."""
         ttl_s = self.demand[worker.model].spec.ttl_s
-        if worker.idle_since is None or ttl_s <= 0:
+        is_awaited = worker.is_asleep and worker.model in self.wanted
+        if worker.idle_since is None or ttl_s <= 0 or is_awaited:
             return math.inf
         return worker.idle_since + ttl_s
 

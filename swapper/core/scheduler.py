@@ -129,6 +129,8 @@ class Scheduler:
         for model in [m for m in self.books.wanted if demand[m].waits_since is None]:
             del self.books.wanted[model]
             demand[model].room_since = None
+            if self.books.lacks_place(model):
+                self.books.is_settled = False  # if it sleeps, its ttl counts again
 
     def _grant_waiting(self, model: str) -> None:  # 1
         """Before any place is given away: who has just come up serves a round, whoever else waits."""

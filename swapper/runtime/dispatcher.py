@@ -98,6 +98,10 @@ class Dispatcher:
         """
         return Ticket(self, model, arrived_at, priority, key)
 
+    def launch(self, model: str) -> LaunchSpec:
+        """How a configured model's worker is brought up."""
+        return self._launches[model]
+
     def is_loaded(self, model: str) -> bool:
         """Whether the model has a worker, whatever its state."""
         return model in self._scheduler.books.workers
@@ -310,7 +314,8 @@ class Dispatcher:
                 log.warning("a worker did not take its threads", worker=worker_id, status=status)
 
     async def _sleep(self, worker_id: str, timeout_s: float) -> None:
-        running = self._running[worker_id]
+        if (running := self._running.get(worker_id)) is None:
+            return  # it has just died
         reply = await say(running.handle.endpoint, "POST", "/sleep", within_s=timeout_s)
         if reply.status == 200:
             self.post(ev.WorkerSlept(worker_id, running.handle.our_names(memory_of(reply))))
@@ -319,8 +324,9 @@ class Dispatcher:
         self._tell_changed()
 
     async def _wake(self, worker_id: str, timeout_s: float) -> None:
-        endpoint = self._running[worker_id].handle.endpoint
-        reply = await say(endpoint, "POST", "/wake", within_s=timeout_s)
+        if (running := self._running.get(worker_id)) is None:
+            return
+        reply = await say(running.handle.endpoint, "POST", "/wake", within_s=timeout_s)
         if reply.status == 200:
             self.post(ev.WorkerWoke(worker_id))
         else:

@@ -149,6 +149,15 @@ def test_and_when_their_ttl_is_over():
     assert play(ev.TimePassed(), 151.0) == [STOP]
 
 
+def test_one_that_somebody_waits_for_does_not_expire():
+    play = asleep(ttl_s=150.0)
+    play(ev.RequestArrived(2, "b"), 140.0)
+    assert play(ev.RequestArrived(3, "a"), 150.0) == []
+    assert play(ev.TimePassed(), 151.0) == []
+    assert play.scheduler.next_deadline() == 152.0  # b's quantum
+    assert play(ev.RequestEnded(3), 151.5) == [STOP]  # its client has gone
+
+
 def test_unloading_and_shutting_down_stop_it():
     for event in (ev.UnloadRequested("a"), ev.ShutdownRequested()):
         assert STOP in asleep()(event, 150.0)
