@@ -24,6 +24,7 @@ from swapper.core.scheduler import Scheduler
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
 from swapper.reload import Reloader
+from swapper.runtime.counter import TokenCounter
 from swapper.runtime.devices import Devices, cpu_count, survey
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.history import History
@@ -67,6 +68,8 @@ async def _run(config: Config, read: Callable[[], Config], watched: Path | None)
             loading_text=config.loading_text,
         )
         front.set_adjustments(config.adjustments)
+        counter = TokenCounter()
+        front.set_counter(counter)
         reloader = Reloader(config, read, dispatcher, front, service)
         front.set_reload(reloader.reload)
         monitor = Monitor(dispatcher, Devices(dispatcher.pids))
@@ -83,6 +86,7 @@ async def _run(config: Config, read: Callable[[], Config], watched: Path | None)
         finally:
             for task in tasks:
                 task.cancel()
+            await counter.close()
 
 
 async def _serve_until_told(

@@ -31,6 +31,7 @@ from swapper.front.refusal import NotFound, WrongMethod, refusal_of
 from swapper.front.telling import refused
 from swapper.front.translated import Translator
 from swapper.front.upstream import Upstream
+from swapper.runtime.counter import TokenCounter
 from swapper.runtime.dispatcher import Dispatcher
 
 log = structlog.get_logger("swapper.front")
@@ -146,6 +147,10 @@ class Front:
         """What is done to request fields from the next request on, by the name that it gives."""
         self._proxy.adjustments = adjustments
 
+    def set_counter(self, counter: TokenCounter) -> None:
+        """What counts tokens."""
+        self._translator.counter = counter
+
     def set_reload(self, reload: Reload) -> None:
         """What `POST /swapper/v1/reload` does."""
         self._admin.reload_config = reload
@@ -210,10 +215,11 @@ class Front:
             target = str(request.rel_url)
         path, _, _ = target.partition("?")
         key = None if path in OPEN_PATHS else self._keys.check(request)
-        dialect = self._translator.routes.get(path)
-        if dialect is not None:
+        translated = self._translator.routes.get(path)
+        if translated is not None:
             _only(request, "POST")
-            return await self._translator.answer(_call(request, key, path, target, path), dialect)
+            call = _call(request, key, path, target, path)
+            return await self._translator.answer(call, translated)
         if request.method == "POST" and path.startswith("/v1/") and not path.startswith(LIST):
             return await self._proxy.infer(_call(request, key, path, target))
         handler = self._get.get(path)

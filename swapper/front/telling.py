@@ -75,10 +75,10 @@ class Telling:
         if translation.stream and is_event_stream(response):
             self._call.has_begun = True
             return await self._stream(response, _Stream(translation))
-        answer = _json(await _read_whole(response))
+        answer = await read_answer(response)
         if translation.stream:
             return self._as_stream(answer, translation)
-        return self._whole(_readable(translation.whole, answer))
+        return self.whole(_readable(translation.whole, answer))
 
     async def _stream(self, response: Response, stream: _Stream) -> Answer:
         while not stream.is_over:
@@ -102,7 +102,8 @@ class Telling:
         self._answer.finish()
         return self._answer
 
-    def _whole(self, value: object) -> Answer:
+    def whole(self, value: object) -> Answer:
+        """An answer that is all here."""
         call = self._call
         call.has_begun, call.status = True, 200
         headers = [(b"content-type", b"application/json"), *self._id_header()]
@@ -251,6 +252,11 @@ def _json(data: bytes) -> Json:
     if not isinstance(value, dict):
         raise WorkerLost("the worker's answer is not a JSON object")
     return value
+
+
+async def read_answer(response: Response) -> Json:
+    """A worker's answer that comes whole; raises WorkerLost."""
+    return _json(await _read_whole(response))
 
 
 def _chunks(answer: Json) -> list[Json]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -23,8 +23,9 @@ from swapper.front.admin import ANTHROPIC
 from swapper.front.attempts import on_a_worker
 from swapper.front.body import read_body, renamed
 from swapper.front.call import Call
+from swapper.front.dialects.anthropic.count import read_count
 from swapper.front.dialects.anthropic.messages import Messages
-from swapper.front.dialects.dialect import Asked, Dialect, Granted, Translation
+from swapper.front.dialects.dialect import Asked, Dialect, Granted, Json, Translation
 from swapper.front.dialects.responses.responses import Responses
 from swapper.front.headers import Header
 from swapper.front.heartbeat import Heartbeat
@@ -32,17 +33,27 @@ from swapper.front.keys import Key
 from swapper.front.metrics import Metrics
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
-from swapper.front.refusal import WrongMethod
+from swapper.front.refusal import Refusal, WrongMethod
 from swapper.front.response import Response
-from swapper.front.telling import Telling, shutting_down
+from swapper.front.telling import Telling, UpstreamRefused, read_answer, shutting_down
 from swapper.front.upstream import Upstream
+from swapper.runtime.counter import TokenCounter
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.lease import Lease
 
+COUNT: Final = "/v1/messages/count_tokens"
+FOREIGN: Final = ("command", "url")  # engines whose tokenizers are not known here
 REQUEST_HEADERS: Final[tuple[Header, ...]] = (
     (b"content-type", b"application/json"),
     (b"accept-encoding", b"identity"),
 )
+
+
+class Route(NamedTuple):
+    """A path: the words it is spoken in, and what is done there."""
+
+    dialect: Dialect
+    serve: Callable[[Call, Dialect, Telling], Awaitable[web.StreamResponse]]
 
 
 class Translator:
@@ -59,12 +70,13 @@ class Translator:
         keepalive_after_s: float,
         keepalive_every_s: float,
     ) -> None:
-        self._responses = Responses()
-        self.routes: Mapping[str, Dialect] = {
-            "/v1/messages": Messages(),
-            "/v1/responses": self._responses,
+        messages, self._responses = Messages(), Responses()
+        self.counter: TokenCounter | None = None
+        self.routes: Mapping[str, Route] = {
+            "/v1/messages": Route(messages, self._infer),
+            COUNT: Route(messages, self._count),
+            "/v1/responses": Route(self._responses, self._infer),
         }
-        self._log = structlog.get_logger("swapper.request").bind()
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._upstream = upstream
@@ -76,9 +88,9 @@ class Translator:
     def dialect_of(self, request: web.BaseRequest) -> Dialect | None:
         """Whose words errors of this request are told in; None: OpenAI's."""
         if ANTHROPIC in request.headers:
-            return self.routes["/v1/messages"]
-        path = request.path
-        return next((d for route, d in self.routes.items() if path.startswith(route)), None)
+            return self.routes["/v1/messages"].dialect
+        near = (r.dialect for path, r in self.routes.items() if request.path.startswith(path))
+        return next(near, None)
 
     def kept_response(self, request: web.BaseRequest, key: Key | None, id: str) -> web.Response:
         """A response of before: again, or forgotten. Raises NotFound and WrongMethod."""
@@ -90,25 +102,25 @@ class Translator:
                 return json_response(self._responses.forget(owner, id))
         raise WrongMethod(request.method, ("GET", "DELETE"))
 
-    async def answer(self, call: Call, dialect: Dialect) -> web.StreamResponse:
+    async def answer(self, call: Call, route: Route) -> web.StreamResponse:
         """Answer a request in a dialect. Errors become answers, and one line tells what happened."""
         self._metrics.active += 1
-        telling = Telling(call, dialect)
+        telling = Telling(call, route.dialect)
         try:
-            return await self._answer(call, dialect, telling)
+            if self._proxy.is_shutting_down:
+                raise shutting_down()
+            return await route.serve(call, route.dialect, telling)
         except Exception as error:  # noqa: BLE001  # told to the client, and logged in full
             return telling.failed(error)
         except asyncio.CancelledError:
             telling.cut(is_shutting_down=self._proxy.is_shutting_down)
             raise
         finally:
-            self._metrics.active -= 1
-            self._metrics.count(call.model, call.route, call.status)
-            call.tell(self._log)
+            self._proxy.ended(call)
 
-    async def _answer(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
-        if self._proxy.is_shutting_down:
-            raise shutting_down()
+    # ------------------------------------------------------------ inference
+
+    async def _infer(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
         given = await read_body(call.request, self._body_limit)
         asked = Asked(call.request_id, os.urandom(12).hex(), call.key_name, time.time)
         translation = dialect.read(given, asked)
@@ -149,12 +161,57 @@ class Translator:
         return await on_a_worker(self._dispatcher, self._metrics, call, ask)
 
     async def _ask(self, call: Call, translation: Translation, lease: Lease) -> Response:
+        body = call.body
+        if lease.endpoint.upstream_model is not None:
+            body = renamed(body, lease.endpoint.upstream_model)
+        return await self._send(call, lease, translation.path, body)
+
+    async def _send(self, call: Call, lease: Lease, path: str, body: bytes) -> Response:
         endpoint = lease.endpoint
         headers = [*REQUEST_HEADERS, (b"x-request-id", call.request_id.encode())]
         headers += [(name.encode(), value.encode()) for name, value in endpoint.headers.items()]
         if call.key is not None:
             headers.append((b"x-swapper-key-id", call.key_name.encode()))
-        body = call.body
-        if endpoint.upstream_model is not None:
-            body = renamed(body, endpoint.upstream_model)
-        return await self._upstream.open(endpoint, "POST", translation.path, headers, body)
+        return await self._upstream.open(endpoint, "POST", path, headers, body)
+
+    # ------------------------------------------------------------ counting
+
+    async def _count(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
+        """How many tokens a prompt has, without loading its model."""
+        given = await read_body(call.request, self._body_limit)
+        name, chat = read_count(given)
+        call.model = self._proxy.resolve(name)
+        call.body = msgspec.json.encode(chat)
+        if (adjustment := self._proxy.adjustments.get(name)) is not None:
+            call.body = adjusted(call.body, adjustment)
+        launch = self._dispatcher.launch(call.model)
+        if launch.engine in FOREIGN:
+            return telling.whole(await self._counted_there(call, given, launch.engine))
+        if self.counter is None:
+            raise UpstreamRefused(_cannot_count(call.model))
+        tokens = await self.counter.count(launch, msgspec.json.decode(call.body))
+        return telling.whole({"input_tokens": tokens})
+
+    async def _counted_there(self, call: Call, given: bytes, engine: str) -> Json:
+        """By a foreign server, if it can and need not be started for it: a guess would be a lie."""
+        assert call.model is not None
+        if engine == "command" and not self._dispatcher.is_loaded(call.model):
+            raise UpstreamRefused(_cannot_count(call.model))
+
+        async def ask(lease: Lease) -> Json:
+            body = renamed(given, lease.endpoint.upstream_model or lease.model)
+            response = await self._send(call, lease, COUNT, body)
+            try:
+                if response.status == 200 and "input_tokens" in (
+                    answer := await read_answer(response)
+                ):
+                    return answer
+                raise UpstreamRefused(_cannot_count(lease.model))
+            finally:
+                response.close()
+
+        return await on_a_worker(self._dispatcher, self._metrics, call, ask)
+
+
+def _cannot_count(model: str) -> Refusal:
+    return Refusal(501, f"the server of {model} does not tell how many tokens a prompt has")

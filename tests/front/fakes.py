@@ -12,7 +12,7 @@ from swapper.core.registry import ModelSpec, Registry
 from swapper.errors import Unavailable
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.log_ring import LogRing
-from swapper.runtime.placement import WorkerFacts
+from swapper.runtime.placement import LaunchSpec, WorkerFacts
 from swapper.runtime.views import Snapshot, WorkerView
 
 PATIENCE_S = 30.0  # for what must happen; the machine may be busy
@@ -95,6 +95,12 @@ class FakeDispatcher:
             await self.changed.wait_for(
                 lambda: waiting in (None, self.waiting) and held in (None, self.held)
             )
+
+    def launch(self, model: str) -> LaunchSpec:
+        return LaunchSpec(model, self.registry.models[model].engine)
+
+    def is_loaded(self, model: str) -> bool:
+        return self.can_unload
 
     def snapshot(self) -> Snapshot:
         return self.view
