@@ -94,17 +94,20 @@ def _ended(books: Books, event: ev.RequestEnded, now: float) -> None:
     # Otherwise it was refused before: its end is no news.
 
 
-def _give_back(books: Books, worker: Worker, key: str, now: float) -> None:
+def _give_back(books: Books, worker: Worker, key: str, granted_at: float, now: float) -> None:
     worker.in_flight[key] -= 1
     if not worker.in_flight[key]:
         del worker.in_flight[key]
     worker.num_in_flight -= 1
     worker.num_served += 1
+    demand = books.demand.get(worker.model)
+    if demand is not None:
+        demand.learn_answer(now - granted_at)
     if worker.num_in_flight == 0:
         books.is_settled = False
         worker.idle_since = now
-        if worker.model in books.demand:
-            books.demand[worker.model].last_end = now
+        if demand is not None:
+            demand.last_end = now
 
 
 # ---------------------------------------------------------------- workers

@@ -29,7 +29,9 @@ class Books:
         self.registry = registry
         self.ledger = Ledger(budgets(registry))
         self.workers: dict[str, Worker] = {}  # by model; at most one each
-        self.in_flight: dict[ev.RequestId, tuple[Worker, str]] = {}  # with the key's holder
+        self.in_flight: dict[
+            ev.RequestId, tuple[Worker, str, float]
+        ] = {}  # with key's holder, grant
         self.waiting: dict[ev.RequestId, tuple[str, Waiting]] = {}  # with the model
         self.demand: dict[str, Demand] = {}
         self.wanted: dict[str, None] = {}  # models with a queue or a wish: all that a plan looks at
@@ -111,7 +113,7 @@ class Books:
     def check_integrity(self) -> None:
         """Raise BrokenBooks if two parts of the state disagree. For tests and idle moments."""
         counted = {id(w): 0 for w in self.workers.values()}
-        for worker, _ in self.in_flight.values():
+        for worker, _, _ in self.in_flight.values():
             if worker.state not in GONE_STATES:
                 counted[id(worker)] += 1
         for worker in self.workers.values():

@@ -17,6 +17,7 @@ RATE_HALF_LIFE_S = 600.0  # how long a use counts in "how often it is wanted"
 FAILURES_FORGOTTEN_S = 60.0  # a worker that lived this long starts with a clean sheet
 LONGEST_BACK_OFF_S = 60.0
 UNKNOWN_LOAD_S = 5.0  # where there is nothing to go by
+ANSWER_PART = 0.125  # of the average: an answer's
 PAUSES_KEPT = 8  # enough to know a habit by, few enough to drop it
 
 
@@ -28,6 +29,7 @@ class Demand:
     load_s: float | None  # the last load measured, or the first guess
     wake_s: float | None = None  # what it took to wake, the last time
     sleeps: bool = False  # its worker can: what comes back after it has gone is a wake
+    answer_s: float = 0.0  # what its answers take lately, on the average
     stop_s: float = 0.0  # what its worker took to go, the last time
     queue: Queue = field(default_factory=Queue)
     wanted_since: float | None = None  # a load asked for without a request
@@ -82,6 +84,10 @@ class Demand:
         """A request came to a model with nothing in flight, resident or not: how long was it away?"""
         if self.last_end is not None:
             self.pauses.append(now - self.last_end)
+
+    def learn_answer(self, took_s: float) -> None:
+        """An answer is over; the first one is all there is to go by."""
+        self.answer_s += (took_s - self.answer_s) * (ANSWER_PART if self.answer_s else 1.0)
 
     def fail(self, failure: Failure, now: float, *, lived_s: float, was_ready: bool) -> None:
         """Note a load that failed or a worker that crashed, and when to try again.

@@ -85,7 +85,7 @@ class Scheduler:
         spare_needless(books)
         if books.wanted:
             for model in books.wanted:
-                self._grant_waiting(model)
+                self._grant_waiting(model, now)
             room = Room(books.ledger, books.workers.values())
             without = [model for model in books.wanted if books.lacks_place(model)]
             for model in sorted(without, key=self._place_in_line):
@@ -132,7 +132,7 @@ class Scheduler:
             if self.books.lacks_place(model):
                 self.books.is_settled = False  # if it sleeps, its ttl counts again
 
-    def _grant_waiting(self, model: str) -> None:  # 1
+    def _grant_waiting(self, model: str, now: float) -> None:  # 1
         """Before any place is given away: who has just come up serves a round, whoever else waits."""
         books, demand = self.books, self.books.demand[model]
         worker = books.workers.get(model)
@@ -142,7 +142,7 @@ class Scheduler:
         while demand.queue and worker.num_in_flight < demand.spec.parallel:
             waiting = demand.queue.pop(worker.in_flight.__getitem__)
             del books.waiting[waiting.request_id]
-            books.in_flight[waiting.request_id] = worker, waiting.key
+            books.in_flight[waiting.request_id] = worker, waiting.key, now
             books.is_settled = books.is_settled and worker.idle_since is None
             worker.take(waiting.key, waiting.priority)
             books.commands.append(_grant(waiting, worker))

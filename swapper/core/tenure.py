@@ -8,7 +8,8 @@ From the moment on at which a worker is ready and somebody waits for its room, i
   2. between answers, is held as long as would have cost least over the last pauses of its clients: a
      second of holding costs a second to each who waits, a client missed costs a load. Where that
      would outlast the quantum it goes at once, for a pause half held is lost twice;
-  3. has no claim when somebody will, once it has stopped, have waited for `max_wait`.
+  3. has no claim when somebody will have waited for `max_wait` by the time that it is gone, its
+     answers as long as they are lately.
 
 Of two priorities the higher has the quanta of both, the lower none: it answers, once it is up, those
 who have waited for it, and drains as soon as the higher is asked for.
@@ -49,7 +50,8 @@ def movable_at(worker: Worker, resident: Demand, waiting: Demand, num_places: in
     claim_s = QUANTUM * cost_s * quanta(worker, resident, waiting)
     claim_ends = max(ready_at, waits_since) + claim_s * num_places
     if waiting.spec.max_wait_s is not None:
-        claim_ends = min(claim_ends, waits_since + waiting.spec.max_wait_s - resident.stop_s)
+        leaving_s = resident.answer_s + resident.stop_s
+        claim_ends = min(claim_ends, waits_since + waiting.spec.max_wait_s - leaving_s)
     if worker.idle_since is None:
         return claim_ends
     hold_ends = worker.idle_since + hold_s(resident, waiting)
