@@ -5,15 +5,48 @@ Labels are configured names only, so that clients cannot grow the page.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from swapper.core.worker import WorkerState
+from swapper.front.call import Call
 from swapper.runtime.views import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 STATES = tuple(state.value for state in WorkerState)
+BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 150, 600)
+SPANS = {
+    "queue": "Waited for a worker, loading and swapping included.",
+    "load": "Of that, its model loaded.",
+    "swap": "Of that, others were moved out.",
+    "first_byte": "From the request to the first byte of its answer.",
+    "duration": "From the request to the end of its answer.",
+}
+
+
+class Histogram:
+    """How often something took how long; in seconds."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_S) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self._sum += seconds
+
+    def lines(self, name: str, labels: str) -> Iterator[str]:
+        """As Prometheus wants them: buckets that add up, their sum, their count."""
+        bounds = [*map(str, BOUNDS_S), "+Inf"]
+        for bound, count in zip(bounds, accumulate(self._counts), strict=True):
+            yield f'{name}_bucket{{{labels},le="{bound}"}} {count}'
+        yield f"{name}_sum{{{labels}}} {self._sum:.6f}"
+        yield f"{name}_count{{{labels}}} {sum(self._counts)}"
 
 
 @dataclass(slots=True)
@@ -22,12 +55,34 @@ class Metrics:
 
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # model, route, code
     loads: Counter[str] = field(default_factory=Counter)  # workers that were of use, by model
+    spans: dict[str, dict[str, Histogram]] = field(  # by model
+        default_factory=lambda: {name: {} for name in SPANS}
+    )
     last_worker: dict[str, str] = field(default_factory=dict)
     active: int = 0
 
     def count(self, model: str | None, route: str, code: int) -> None:
         """One request is over. `model` is a configured name; None where none was found."""
         self.requests[(model or "", route, code)] += 1
+
+    def time(self, call: Call, ended: float) -> None:
+        """How long a request took that got a worker; `ended` on the clock of `call.started`."""
+        if (lease := call.lease) is None:
+            return
+        self._observe("queue", lease.model, lease.queue_s)
+        if lease.load_s:
+            self._observe("load", lease.model, lease.load_s)
+        if lease.swap_s:
+            self._observe("swap", lease.model, lease.swap_s)
+        if call.first_byte is not None:
+            self._observe("first_byte", lease.model, call.first_byte - call.started)
+        self._observe("duration", lease.model, ended - call.started)
+
+    def _observe(self, span: str, model: str, seconds: float) -> None:
+        histograms = self.spans[span]
+        if (histogram := histograms.get(model)) is None:
+            histogram = histograms[model] = Histogram()
+        histogram.observe(seconds)
 
     def saw_worker(self, model: str, worker_id: str) -> None:
         """A worker served a request of this model."""
@@ -38,7 +93,12 @@ class Metrics:
 
 def page(metrics: Metrics, snapshot: Snapshot, models: Iterable[str]) -> str:
     """The whole page, in Prometheus' text format."""
-    families = (_requests(metrics), _load(metrics, snapshot), _workers(metrics, snapshot, models))
+    families = (
+        _requests(metrics),
+        _load(metrics, snapshot),
+        _workers(metrics, snapshot, models),
+        _spans(metrics),
+    )
     return "\n".join(line for family in families for line in family) + "\n"
 
 
@@ -84,6 +144,16 @@ def _workers(metrics: Metrics, snapshot: Snapshot, models: Iterable[str]) -> lis
         *_family("swapper_model_loads_total", "counter", "Loads that led to an answer.", loads),
         *_family("swapper_worker_memory_bytes", "gauge", "Memory measured, by device.", memory),
     ]
+
+
+def _spans(metrics: Metrics) -> list[str]:
+    lines = []
+    for span, histograms in metrics.spans.items():
+        name = f"swapper_request_{span}_seconds"
+        lines += [f"# HELP {name} {SPANS[span]}", f"# TYPE {name} histogram"]
+        for model, histogram in histograms.items():
+            lines += histogram.lines(name, _labels(model=model)[1:-1])
+    return lines
 
 
 def _family(name: str, kind: str, help_text: str, samples: Mapping[str, float]) -> list[str]:

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
-import structlog
 from aiohttp import web
 
 from swapper.front.adjusting import adjusted

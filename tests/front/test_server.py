@@ -297,6 +297,16 @@ async def test_metrics(house: House) -> None:
     assert 'swapper_waiting{model="org/model:7b"} 3' in lines
     assert 'swapper_model_state{model="tiny",state="ready"} 1' in lines
     assert 'swapper_model_state{model="tiny",state="starting"} 0' in lines
+    for span, seconds in (("queue", 0.25), ("load", 0.125)):
+        name = f"swapper_request_{span}_seconds"
+        assert f'{name}_sum{{model="tiny"}} {seconds:.6f}' in lines
+        assert f'{name}_bucket{{model="tiny",le="0.1"}} 0' in lines
+        assert f'{name}_bucket{{model="tiny",le="0.25"}} 1' in lines
+        assert f'{name}_bucket{{model="tiny",le="+Inf"}} 1' in lines
+        assert f'{name}_count{{model="tiny"}} 1' in lines
+    assert not any(line.startswith("swapper_request_swap_seconds_") for line in lines)
+    assert 'swapper_request_first_byte_seconds_count{model="tiny"} 1' in lines
+    assert 'swapper_request_duration_seconds_count{model="tiny"} 1' in lines
 
 
 # ---------------------------------------------------------------- listening and the end
