@@ -41,18 +41,20 @@ class Shape:
 
 def decode_shape(group: int, dim: int, itemsize: int) -> Shape:
     rows = max(16, triton.next_power_of_2(group))
-    row_bytes = triton.next_power_of_2(dim) * itemsize
-    return Shape(rows, 64 if row_bytes <= 256 else 32, num_warps=4, num_stages=3)
+    is_wide = triton.next_power_of_2(dim) > 128
+    if itemsize > 2:
+        return Shape(rows, 16 if is_wide else 32, num_warps=8, num_stages=3)
+    return Shape(rows, 32 if is_wide else 64, num_warps=4, num_stages=3)
 
 
 def prefill_shape(group: int, dim: int, itemsize: int) -> Shape:
     least = triton.next_power_of_2(group)
-    row_bytes = triton.next_power_of_2(dim) * itemsize
-    if itemsize > 2:  # no tensor cores: a check of the rest, not made for speed
-        return Shape(max(32, least), 32, num_warps=4, num_stages=2)
-    if row_bytes <= 256:
-        return Shape(max(128, least), 64, num_warps=8, num_stages=3)
-    return Shape(max(64, least), 32, num_warps=4, num_stages=2)
+    is_wide = triton.next_power_of_2(dim) > 128
+    if itemsize > 2:  # the tensor cores would round what is wanted in full
+        return Shape(max(16 if is_wide else 32, least), 16, num_warps=8, num_stages=2)
+    if is_wide:
+        return Shape(max(128, least), 32, num_warps=8, num_stages=2)
+    return Shape(max(128, least), 64, num_warps=8, num_stages=3)
 
 
 def num_splits(num_sequences: int, num_kv_heads: int, max_context: int, tile: int) -> int:
