@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from backends.serving.engine import Engine
 from backends.serving.worker import run
+
+# How long a compute thread spins at a barrier before it sleeps; read when OpenMP's library is opened. By
+# default it spins for milliseconds, and keeps the core from the thread that is waited for as soon as
+# another program wants one.
+SPINS = "3000"
 
 
 def load(options: dict[str, Any], progress: Callable[[float], None]) -> Engine:
@@ -18,4 +24,6 @@ def load(options: dict[str, Any], progress: Callable[[float], None]) -> Engine:
 
 
 if __name__ == "__main__":
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     sys.exit(run(load))

@@ -33,12 +33,14 @@ class PagedEngine:
         meter: DeviceMeter,
         *,
         pooling: Pooling | None = None,
+        most_threads: int = 1,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self._stepper = stepper
         self._pooling = pooling
         self._meter = meter
+        self._most_threads = most_threads
         self._streams: dict[Task, Stream] = {}
         self._vectors: dict[Task, asyncio.Future[list[float]]] = {}
         self._serials = itertools.count()
@@ -95,7 +97,8 @@ class PagedEngine:
 
     def set_threads(self, threads: int) -> None:
         """As the Engine protocol says."""
-        self._thread.tell(lambda: torch.set_num_threads(threads))
+        useful = min(threads, self._most_threads)
+        self._thread.tell(lambda: torch.set_num_threads(useful))
 
     def metrics(self) -> str:
         """As the Engine protocol says."""

@@ -24,13 +24,13 @@ from backends.paged.stepper import Pooling, Stepper
 from backends.paged.tokenizer import ChatFiles, read_pooling, read_tokenizer
 from backends.serving.engine import EngineError, ModelInfo
 
+BYTES_PER_THREAD = 32 << 20  # of weights; measured with 10 MB (one thread) and 440 MB (all)
 BUDGET_CPU, BUDGET_GPU = 512, 2048  # tokens of a step; more makes those who decode wait longer
 
 
 def load(raw: dict[str, Any], progress: Callable[[float], None]) -> PagedEngine:
     """A running engine by the contract's options; raises EngineError."""
     parsed = options.parse(raw)
-    torch.set_num_threads(parsed.threads)
     device = choose_device(parsed.devices)
     meter = DeviceMeter(device)
     folder = Path(parsed.path)
@@ -62,14 +62,23 @@ def load(raw: dict[str, Any], progress: Callable[[float], None]) -> PagedEngine:
         Chooser(spec.vocab_size, device),
         tokenizer.ends,
     )
-    return PagedEngine(
+    engine = PagedEngine(
         info,
         tokenizer,
         stepper,
         arena,
         meter,
         pooling=None if pooling == "none" else cast(Pooling, pooling),
+        most_threads=useful_threads(decoder.num_bytes, device),
     )
+    engine.set_threads(parsed.threads)
+    return engine
+
+
+def useful_threads(num_bytes: int, device: torch.device) -> int:
+    """More threads than this make a model of that size slower: what they wait for each other at the end
+    of every operation is then longer than the operation."""
+    return max(1, num_bytes // BYTES_PER_THREAD) if device.type == "cpu" else 1
 
 
 def choose_device(devices: tuple[str, ...] | None) -> torch.device:

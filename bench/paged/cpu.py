@@ -1,0 +1,200 @@
+"""The paged engine beside transformers' own generate, on a CPU.
+
+    python -m bench.paged.cpu [--threads 2] [--model demo|100m] [--label NAME]
+
+Prompts of 64 random tokens, answers of 64, greedy, float32. transformers answers one request after the
+other, as a script would. The paged engine is measured within this process and as swapper runs it, a
+worker behind HTTP that streams: the difference is what HTTP and JSON cost. The same tokens must come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PROMPT, ANSWER, REQUESTS = 64, 64, 16
+ROUNDS = 3
+
+Ask = Callable[[list[int]], Awaitable[int]]
+
+
+def prompts(vocab_size: int) -> list[list[int]]:
+    """The same for everybody, no two with a common beginning."""
+    chance = random.Random(0)
+    return [[chance.randrange(8, vocab_size) for _ in range(PROMPT)] for _ in range(REQUESTS)]
+
+
+def transformers_rate(path: Path, threads: int, asked: list[list[int]]) -> float:
+    """Tokens a second of transformers, one request after the other."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+    def generate(prompt: list[int]) -> None:
+        with torch.inference_mode():
+            model.generate(
+                torch.tensor([prompt]),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+                do_sample=False,
+                min_new_tokens=ANSWER,
+                max_new_tokens=ANSWER,
+                pad_token_id=0,
+            )
+
+    generate(asked[0])
+    begun = time.perf_counter()
+    for prompt in asked:
+        generate(prompt)
+    return len(asked) * ANSWER / (time.perf_counter() - begun)
+
+
+async def rate(ask: Ask, asked: list[list[int]], clients: int) -> float:
+    """Tokens a second of so many clients, each with its next request as soon as it has an answer."""
+    left = iter(asked)
+    total = 0
+
+    async def client() -> None:
+        nonlocal total
+        for prompt in left:
+            total += await ask(prompt)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return total / (time.perf_counter() - begun)
+
+
+@asynccontextmanager
+async def engine(path: Path, threads: int) -> AsyncIterator[Ask]:
+    """The engine within this process."""
+    from backends.paged.start import load
+    from backends.serving.engine import GenerateRequest, SamplingParams
+
+    loaded = load(_options(path, threads), lambda share: None)
+    sampling = SamplingParams(temperature=0.0, ignore_eos=True)
+
+    async def ask(prompt: list[int]) -> int:
+        steps = loaded.generate(GenerateRequest(prompt, ANSWER, sampling))
+        return sum([len(step.tokens) async for step in steps])
+
+    try:
+        yield ask
+    finally:
+        await loaded.close()
+
+
+@asynccontextmanager
+async def worker(path: Path, threads: int) -> AsyncIterator[Ask]:
+    """The engine as a worker, asked for streams over its socket."""
+    import aiohttp
+
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"{folder}/worker.sock"
+        process = await asyncio.to_thread(_start, address, Path(folder), _options(path, threads))
+        async with aiohttp.ClientSession(
+            "http://worker", connector=aiohttp.UnixConnector(address, limit=0)
+        ) as session:
+
+            async def ask(prompt: list[int]) -> int:
+                body = {"model": "m", "prompt": prompt, "max_tokens": ANSWER, "temperature": 0,
+                        "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
+                async with session.post("/v1/completions", json=body) as response:
+                    lines = [line async for line in response.content if b'"usage":{' in line]
+                return int(json.loads(lines[-1][6:])["usage"]["completion_tokens"])
+
+            try:
+                yield ask
+            finally:
+                process.kill()
+                process.wait()
+
+
+def _start(address: str, folder: Path, options: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """A worker that is ready."""
+    file = folder / "options.json"
+    file.write_text(json.dumps(options))
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "backends.paged", "--listen", f"unix:{address}", "--options", str(file)],
+        cwd=ROOT, env=os.environ | {"SWAPPER_REPORT_FD": str(write)}, pass_fds=[write],
+        stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(write)
+    with open(read, encoding="utf-8") as report:
+        events = (json.loads(line) for line in report)
+        ready = next((event for event in events if event["event"] != "loading"), None)
+    if ready is None or ready["event"] != "ready":
+        raise SystemExit(f"the worker did not get ready: {ready}")
+    return process
+
+
+def _options(path: Path, threads: int) -> dict[str, Any]:
+    return {"model": "m", "path": str(path), "threads": threads, "devices": [],
+            "parallel": REQUESTS, "context": 2048, "kv_tokens": 4096}  # fmt: skip
+
+
+async def measure(path: Path, threads: int, vocab_size: int) -> dict[str, float]:
+    """All figures of one model: tokens a second, the median of some rounds."""
+    asked = prompts(vocab_size)
+    found: dict[str, list[float]] = {}
+    for name, place in (("engine", engine), ("worker", worker)):
+        async with place(path, threads) as ask:
+            await rate(ask, asked[:2], 2)
+            for turn in range(ROUNDS):
+                for clients in (1, REQUESTS):
+                    # Another first token, so that nothing of it is cached.
+                    fresh = [[turn, clients, *prompt[2:]] for prompt in asked]
+                    figure = await rate(ask, fresh, clients)
+                    found.setdefault(f"{name}, {clients} at once", []).append(figure)
+    figures = {name: statistics.median(values) for name, values in found.items()}
+    return {"transformers, 1 at once": transformers_rate(path, threads, asked)} | figures
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--model", choices=("demo", "100m"), action="append")
+    parser.add_argument("--label", default="paged-cpu")
+    given = parser.parse_args()
+
+    import torch
+
+    from bench.paged.machine import save
+    from bench.paged.models import DEMO, LLAMA_100M, write
+
+    results: dict[str, Any] = {
+        "machine": socket.gethostname(),
+        "threads": given.threads,
+        "models": {},
+    }
+    for name in given.model or ("demo", "100m"):
+        with tempfile.TemporaryDirectory() as folder:
+            path, vocab_size = DEMO, 1024
+            if name == "100m":
+                path, vocab_size = write(Path(folder) / "m", LLAMA_100M, torch.float32), 32000
+            figures = asyncio.run(measure(path, given.threads, vocab_size))
+        results["models"][name] = figures
+        base = figures["transformers, 1 at once"]
+        print(f"{name}, {given.threads} threads, tokens a second:")
+        for what, figure in figures.items():
+            print(f"  {what:28} {figure:8.1f}   {figure / base:5.2f} x")
+        save(given.label, results)
+
+
+if __name__ == "__main__":
+    main()
