@@ -174,11 +174,11 @@ def main() -> None:
 
     import torch
 
-    from bench.paged.machine import save
+    from bench.paged.machine import describe, save
     from bench.paged.models import DEMO, LLAMA_100M, write
 
     results: dict[str, Any] = {
-        "machine": socket.gethostname(),
+        "machine": describe(),
         "threads": given.threads,
         "models": {},
     }
