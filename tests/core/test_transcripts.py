@@ -518,3 +518,84 @@ class TestReload:
         play.ready("b", "b#2")
         play(ev.RegistryReplaced(registry(model("a"), model("b"), host=1)))
         assert play.state("a") is play.state("b") is WorkerState.READY
+
+    def test_a_changed_model_that_loads_is_ended_and_who_waits_gets_the_new_one(self):
+        play = Play(model("a"))
+        play(ev.RequestArrived(1, "a"), 0.0)
+        new = registry(model("a", parallel=3))
+        assert play(ev.RegistryReplaced(new, frozenset("a")), 0.5) == [ev.StopWorker("a#1", 10.0)]
+        assert play(ev.WorkerReady("a#1"), 0.6) == []  # it came up while it was being stopped
+        assert [c.worker_id for c in play(ev.WorkerExited("a#1"), 0.7)] == ["a#2"]
+        assert [c.request_id for c in play(ev.WorkerReady("a#2"), 1.7)] == [1]
+
+    def test_a_changed_model_that_drains_for_another_still_makes_room_for_it(self):
+        play = Play(model("a"), model("b"))
+        play.ready("a", "a#1", request_id=1, now=0.0)
+        play(ev.RequestArrived(2, "b"), 100.0)
+        play(ev.TimePassed(), 101.0)
+        assert play.state("a") is WorkerState.DRAINING
+        new = registry(model("a", parallel=3), model("b"))
+        assert play(ev.RegistryReplaced(new, frozenset("a")), 102.0) == []
+        play(ev.RequestArrived(3, "a"), 102.5)
+        assert play(ev.RequestEnded(1), 103.0) == [ev.StopWorker("a#1", 10.0)]
+        assert [c.model for c in play(ev.WorkerExited("a#1"), 104.0)] == ["b"]
+
+    def test_a_model_that_is_removed_and_back_before_its_worker_is_gone(self):
+        play = Play(model("a"), model("b"), host=2)
+        play.ready("a", "a#1", request_id=1)
+        play(ev.RegistryReplaced(registry(model("b"), host=2)))
+        play(ev.RegistryReplaced(registry(model("a"), model("b"), host=2), frozenset("a")))
+        play(ev.RequestArrived(2, "a"))
+        assert play(ev.RequestEnded(1)) == [ev.StopWorker("a#1", 10.0)]
+        assert kinds(play(ev.WorkerExited("a#1"))) == ["StartWorker"]
+
+
+class TestRaces:
+    """Two things at the same moment."""
+
+    def test_a_request_at_the_moment_its_ttl_ends_is_served(self):
+        play = Play(model("a", ttl_s=60.0))
+        play.ready("a", "a#1", now=0.0)
+        assert kinds(play(ev.RequestArrived(1, "a"), 60.0)) == ["Grant"]
+        assert play.scheduler.next_deadline() == math.inf
+
+    def test_a_preload_that_fails_neither_repeats_nor_keeps_others_out(self):
+        play = Play(model("a"), model("b"))
+        play(ev.LoadRequested("a"), 0.0)
+        play(ev.RequestArrived(1, "b"), 0.5)
+        (start,) = play(ev.WorkerExited("a#1", BAD_FILE), 1.0)
+        assert start.model == "b"
+        assert [c.request_id for c in play(ev.WorkerReady("b#2"), 2.0)] == [1]
+        play(ev.RequestEnded(1), 3.0)
+        assert play(ev.TimePassed(), 500.0) == []
+        assert play.scheduler.next_deadline() == math.inf
+
+    def test_a_model_in_back_off_claims_no_room(self):
+        play = Play(model("a"), model("b"))
+        play(ev.RequestArrived(1, "a"), 0.0)
+        play(ev.WorkerExited("a#1", BAD_FILE), 1.0)
+        assert [c.kind for c in play(ev.RequestArrived(2, "a"), 1.1)] == ["load_failed"]
+        assert kinds(play(ev.RequestArrived(3, "b"), 1.2)) == ["StartWorker"]
+
+    def test_the_last_to_wait_leaves_as_room_comes_free(self):
+        play = Play(model("a"), model("b"))
+        play.ready("a", "a#1", now=0.0)
+        play(ev.RequestArrived(1, "b"), 100.0)
+        assert play(ev.RequestEnded(1), 100.5) == []
+        assert play(ev.WorkerExited("a#1"), 101.0) == []
+        assert kinds(play(ev.RequestArrived(2, "a"), 102.0)) == ["StartWorker"]
+
+    def test_a_worker_that_is_gone_is_told_of_no_more(self):
+        play = Play(model("a"))
+        play.ready("a", "a#1", request_id=1)
+        play(ev.WorkerExited("a#1", BAD_FILE))
+        late = (ev.WorkerReady("a#1"), ev.WorkerMeasured("a#1", {"host": 9}), ev.WorkerSlept("a#1"))
+        for event in (
+            *late,
+            ev.WorkerWoke("a#1"),
+            ev.SleepFailed("a#1", "x"),
+            ev.WorkerExited("a#1"),
+        ):
+            assert play(event) == []
+        assert play(ev.RequestEnded(1)) == []
+        assert play.scheduler.books.ledger.charged("host") == 0
