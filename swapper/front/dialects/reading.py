@@ -63,6 +63,15 @@ def text_of(part: Json, where: str, key: str = "text") -> str:
     return text
 
 
+def objects(value: object, where: str) -> list[Json]:
+    """A list of objects, or nothing; raises BadRequest."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise BadRequest(f"{where} must be a list of objects", param=where)
+    return value
+
+
 def simplest(content: list[Json]) -> str | list[Json]:
     """OpenAI's content: one text where all parts are texts, for every server reads that."""
     if all(part["type"] == "text" for part in content):

@@ -1,115 +1,170 @@
-"""Whatever a client sends is answered with a translation or a 400, whatever a worker sends with an
-answer or an error: nothing else is raised."""
+"""Every place of a rich request, and of a rich answer, with every wrong value in it: a client is told
+400 or gets its answer, a worker's answer is read or cannot be; nothing else is ever raised."""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from swapper.errors import BadRequest
 from swapper.front.dialects.anthropic.count import read_count
 from swapper.front.dialects.anthropic.messages import Messages
 from swapper.front.dialects.responses.responses import Responses
 from swapper.front.telling import UNREADABLE
-from tests.front.dialects.streams import ASKED
+from tests.front.dialects.streams import ASKED, call, delta, usage
 
-WORDS = st.sampled_from(
-    [
-        "text", "image", "tool_use", "tool_result", "thinking", "document", "search_result", "user",
-        "assistant", "system", "base64", "url", "function", "namespace", "custom", "message",
-        "function_call", "function_call_output", "reasoning", "input_text", "input_image",
-        "json_schema", "allowed_tools", "auto", "tool", "", "\ud83d",
-    ]
-)  # fmt: skip
-KEYS = st.sampled_from(
-    [
-        "type", "text", "source", "data", "media_type", "url", "content", "role", "name", "input",
-        "id", "tool_use_id", "call_id", "arguments", "output", "title", "format", "schema", "tools",
-        "parameters", "input_schema", "thinking", "summary", "namespace", "image_url", "mode",
-    ]
-)  # fmt: skip
-LEAVES = st.none() | st.booleans() | st.integers(-5, 2**40) | st.floats() | WORDS
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
-)
-FIELDS = (
-    "messages", "max_tokens", "system", "tools", "tool_choice", "thinking", "output_config", "input",
-    "stream", "stop_sequences", "text", "reasoning", "instructions", "previous_response_id",
-)  # fmt: skip
-PARTS = st.lists(st.dictionaries(KEYS, VALUES, max_size=4), max_size=3)
-BODIES = st.fixed_dictionaries(
-    {"model": st.just("m"), "max_tokens": st.just(5)},
-    optional={
-        **{name: VALUES for name in FIELDS if name != "max_tokens"},
-        "messages": st.lists(
-            st.fixed_dictionaries({"role": WORDS, "content": PARTS | WORDS}), max_size=3
-        ),
-        "input": PARTS,
-        "tools": PARTS,
-    },
-)
+JUNK = (None, 5, -1, 1e300, True, "", "x", "\ud83d", [], [5], [[]], {}, {"type": []}, {"a": 1})
+SCHEMA = {"type": "object"}
 
-
-@given(BODIES)
-@settings(max_examples=400, deadline=None)
-def test_bodies(body: dict[str, Any]) -> None:
-    raw = json.dumps(body).encode()
-    for read in (
-        lambda: Messages().read(raw, ASKED),
-        lambda: Responses().read(raw, ASKED),
-        lambda: read_count(raw),
-    ):
-        try:
-            read()
-        except BadRequest:
-            pass
-
-
-DELTAS = st.dictionaries(
-    st.sampled_from(["content", "reasoning_content", "tool_calls", "role"]), VALUES, max_size=3
-)
-CALLS = st.lists(
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "index": st.integers(0, 2),
-            "id": st.text(max_size=3),
-            "function": st.fixed_dictionaries(
-                {}, optional={"name": st.text(max_size=3), "arguments": st.text(max_size=3)}
-            ),
+MESSAGES = {
+    "model": "m",
+    "max_tokens": 5,
+    "system": [{"type": "text", "text": "s"}],
+    "stop_sequences": ["x"],
+    "thinking": {"type": "enabled", "budget_tokens": 5},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+    "tools": [{"name": "n", "description": "d", "input_schema": SCHEMA, "strict": True}],
+    "tool_choice": {"type": "tool", "name": "n"},
+    "messages": [
+        {"role": "system", "content": "s"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "t"},
+                {"type": "image", "source": {"type": "base64", "media_type": "m", "data": "d"}},
+                {"type": "document", "title": "t", "source": {"type": "text", "data": "d"}},
+                {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "t"}]}},
+                {"type": "search_result", "title": "t", "source": "u", "content": [{"type": "text", "text": "t"}]},
+            ],
         },
-    ),
-    max_size=3,
-)
-CHOICES = st.fixed_dictionaries(
-    {},
-    optional={
-        "delta": DELTAS | st.fixed_dictionaries({"tool_calls": CALLS}),
-        "message": DELTAS,
-        "finish_reason": WORDS | st.none(),
-        "stop_reason": VALUES,
-    },
-)
-CHUNKS = st.fixed_dictionaries(
-    {}, optional={"choices": st.lists(CHOICES, max_size=2) | VALUES, "usage": VALUES}
-)
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "t", "signature": "s"},
+                {"type": "text", "text": "t"},
+                {"type": "tool_use", "id": "i", "name": "n", "input": {"a": 1}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "i", "is_error": True, "content": [{"type": "text", "text": "t"}]}]},
+        {"role": "system", "content": [{"type": "text", "text": "later"}]},
+    ],
+}  # fmt: skip
+
+RESPONSES = {
+    "model": "m",
+    "instructions": "i",
+    "reasoning": {"effort": "low"},
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA, "strict": True}},
+    "metadata": {"a": "b"},
+    "tools": [
+        {"type": "function", "name": "f", "description": "d", "parameters": SCHEMA},
+        {"type": "namespace", "name": "s", "tools": [{"type": "function", "name": "g"}, {"type": "custom", "name": "h"}]},
+        {"type": "custom", "name": "c", "description": "d", "format": {"type": "grammar", "syntax": "lark", "definition": "d"}},
+        {"type": "web_search"},
+    ],
+    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}, {"type": "function", "name": "g", "namespace": "s"}]},
+    "input": [
+        {"role": "developer", "content": [{"type": "input_text", "text": "t"}]},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "u", "detail": "low"}, {"type": "input_audio", "input_audio": {}}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}], "content": [{"type": "reasoning_text", "text": "t"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "t"}, {"type": "refusal", "refusal": "r"}]},
+        {"type": "function_call", "call_id": "c", "name": "g", "namespace": "s", "arguments": "{}"},
+        {"type": "custom_tool_call", "call_id": "d", "name": "c", "input": "i"},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "t"}, {"type": "input_image", "image_url": "u"}]},
+        {"type": "custom_tool_call_output", "call_id": "d", "output": "o"},
+    ],
+}  # fmt: skip
+
+STREAM = [
+    delta(role="assistant", content="", reasoning_content="r"),
+    delta(content="c"),
+    delta(tool_calls=[call(0, "i", "f", "{"), call(1, "j", "c", '{"input":"x"}')]),
+    delta("stop", content="d"),
+    usage(),
+]
+WHOLE = {
+    "choices": [
+        {
+            "message": {
+                "content": "c",
+                "reasoning_content": "r",
+                "tool_calls": [{"id": "i", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            "finish_reason": "stop",
+            "stop_reason": "x",
+        }
+    ],
+    "usage": usage()["usage"],
+}
 
 
-@pytest.mark.parametrize("body", [{"messages": [{"role": "user", "content": "x"}]}, {"input": "x"}])
-@given(chunks=st.lists(CHUNKS, max_size=4))
-@settings(max_examples=400, deadline=None)
-def test_answers(body: dict[str, Any], chunks: list[dict[str, Any]]) -> None:
-    dialect = Messages() if "messages" in body else Responses()
-    raw = json.dumps({"model": "m", "max_tokens": 5, **body}).encode()
-    translation = dialect.read(raw, ASKED)
-    try:
+def spoiled(value: Any) -> Iterator[Any]:
+    """The value with each of its places replaced by each wrong value, and left out."""
+    for path in places(value):
+        for junk in JUNK:
+            changed = copy.deepcopy(value)
+            holder = changed
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = junk
+            yield changed
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in inner:
+        yield (key,)
+        if isinstance(item, dict | list):
+            yield from ((key, *rest) for rest in places(item))
+
+
+@pytest.mark.parametrize(
+    ("rich", "read"),
+    [
+        (MESSAGES, lambda raw: Messages().read(raw, ASKED).body),
+        (MESSAGES, read_count),
+        (RESPONSES, lambda raw: Responses().read(raw, ASKED).body),
+    ],
+)
+def test_requests(rich: dict[str, Any], read: Callable[[bytes], Any]) -> None:
+    read(json.dumps(rich).encode())
+    num_refused = 0
+    for body in spoiled(rich):
+        try:
+            msgspec.json.encode(read(json.dumps(body).encode()))
+        except BadRequest:
+            num_refused += 1
+    assert num_refused > 100
+
+
+@pytest.mark.parametrize("rich", [MESSAGES, RESPONSES])
+def test_answers(rich: dict[str, Any]) -> None:
+    raw = json.dumps({**rich, "stream": True}).encode()
+
+    def read() -> Any:
+        return (Messages() if rich is MESSAGES else Responses()).read(raw, ASKED)
+
+    def play(chunks: list[Any]) -> None:
+        translation = read()
         for chunk in chunks:
             translation.chunk(chunk)
         translation.end()
-        dialect.read(raw, ASKED).whole(chunks[0] if chunks else {})
+
+    play(STREAM)
+    read().whole(WHOLE)
+    for chunks in spoiled(STREAM):
+        attempt(play, chunks)
+    for answer in spoiled(WHOLE):
+        attempt(read().whole, answer)
+
+
+def attempt(read: Callable[[Any], object], value: Any) -> None:
+    try:
+        read(value)
     except UNREADABLE:
         pass

@@ -73,7 +73,7 @@ def prompt(request: MessagesRequest) -> Json:
         body |= _tool_choice(request.tool_choice)
     if request.hides_thinking:
         body["chat_template_kwargs"] = {"enable_thinking": False}
-    effort = (request.output_config or {}).get("effort")
+    effort = str((request.output_config or {}).get("effort"))
     if effort in EFFORTS:
         body["reasoning_effort"] = EFFORTS[effort]
     return body
@@ -177,7 +177,7 @@ def _picture(block: Json, where: str) -> str:
 
 def _document(block: Json, where: str) -> list[Json]:
     source = _source(block, where)
-    title = [{"type": "text", "text": block["title"]}] if block.get("title") else []
+    title = [{"type": "text", "text": str(block["title"])}] if block.get("title") else []
     match source.get("type"):
         case "text":
             return [*title, {"type": "text", "text": text_of(source, where, "data")}]
@@ -249,7 +249,7 @@ def _tool(tool: Json, where: str) -> Json:
 
 
 def _tool_choice(choice: Json) -> Json:
-    kind = choice.get("type")
+    kind = str(choice.get("type"))
     told: dict[str, Any] = {}
     if kind == "tool":
         name = text_of(choice, "tool_choice", "name")

@@ -113,7 +113,7 @@ def _response_format(text: Json) -> Json:
 
 
 def _effort(reasoning: Json) -> Json:
-    effort = reasoning.get("effort")
+    effort = str(reasoning.get("effort"))
     if effort == "none":
         return {"chat_template_kwargs": {"enable_thinking": False}}
     return {"reasoning_effort": EFFORTS[effort]} if effort in EFFORTS else {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from swapper.errors import BadRequest
 from swapper.front.dialects.dialect import Json
-from swapper.front.dialects.reading import text_of
+from swapper.front.dialects.reading import objects, text_of
 
 FREE_TEXT: Json = {
     "type": "object",
@@ -71,7 +71,7 @@ def _flat(given: list[Json]) -> Iterator[tuple[str, Tool, Json]]:
                 yield name, Tool(name, is_custom=True), _custom(tool)
             case "namespace":
                 namespace = text_of(tool, where, "name")
-                for inner in tool.get("tools") or ():
+                for inner in objects(tool.get("tools"), f"{where}.tools"):
                     name = text_of(inner, where, "name")
                     is_custom = inner.get("type") == "custom"
                     function = _custom(inner) if is_custom else _function(inner)
@@ -87,9 +87,9 @@ def _function(tool: Json) -> Json:
 
 
 def _custom(tool: Json) -> Json:
-    form = tool.get("format") or {}
-    lines = [tool.get("description") or ""]
-    if form.get("type") == "grammar":
+    form = tool.get("format")
+    lines = [str(tool.get("description") or "")]
+    if isinstance(form, dict) and form.get("type") == "grammar":
         lines.append(
             f"The input follows this {form.get('syntax')} grammar:\n{form.get('definition')}"
         )
@@ -110,9 +110,10 @@ def read_choice(choice: str | Json | None, tools: Tools) -> Json:
         case "function" | "custom":
             return {"tool_choice": _named(choice, tools)}
         case "allowed_tools":
-            names = {_named(tool, tools)["function"]["name"] for tool in choice.get("tools") or ()}
-            allowed = [tool for tool in tools.functions if tool["function"]["name"] in names]
-            return {"tools": allowed, "tool_choice": choice.get("mode") or "auto"}
+            allowed = objects(choice.get("tools"), "tool_choice.tools")
+            names = {_named(tool, tools)["function"]["name"] for tool in allowed}
+            shown = [tool for tool in tools.functions if tool["function"]["name"] in names]
+            return {"tools": shown, "tool_choice": choice.get("mode") or "auto"}
     raise BadRequest(
         f"tool_choice: a tool of type {choice.get('type')!r} cannot be run here",
         param="tool_choice",
