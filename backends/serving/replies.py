@@ -67,12 +67,10 @@ class Reply(ABC):
         start = self._starts[choice.index]
         if logprobs is None and reason is None:
             return start + said + self._open_end
-        ending = b'%b,"logprobs":%b,"finish_reason":%b}' % (
-            self.closing,
-            _json(logprobs),
-            _json(reason),
-        )
-        return start + said + ending + self._tail
+        ends = {"logprobs": logprobs, "finish_reason": reason}
+        if reason is not None:
+            ends |= _stopped_by(choice)
+        return start + said + self.closing + b"," + _json(ends)[1:] + self._tail
 
     @abstractmethod
     def _events(self, choice: Choice, delta: Delta, is_first: bool) -> bytes:
@@ -109,7 +107,7 @@ class Reply(ABC):
             {
                 **self._about,
                 "choices": [
-                    self._whole(choice, deltas)
+                    {**self._whole(choice, deltas), **_stopped_by(choice)}
                     for choice, deltas in zip(self.choices, self._deltas, strict=True)
                 ],
                 "usage": self.usage(),
@@ -146,3 +144,8 @@ class Reply(ABC):
             "predicted_n": usage["completion_tokens"],
             "predicted_ms": round((time.monotonic() - first) * 1000, 3),
         }
+
+
+def _stopped_by(choice: Choice) -> dict[str, str]:
+    """The stop string that ended the answer, in vLLM's words; nothing where none did."""
+    return {} if choice.stopped_by is None else {"stop_reason": choice.stopped_by}

@@ -25,6 +25,7 @@ class TextStream:
         self._held = ""  # what may be the beginning of a stop string
         self.num_sent = 0  # characters given out so far
         self.is_stopped = False
+        self.stopped_by: str | None = None
 
     @property
     def position(self) -> int:
@@ -60,8 +61,9 @@ class TextStream:
 
     def _cut(self, text: str) -> str:
         """`text` as far as it may be sent; the rest is held, or dropped behind a stop."""
-        start = _first_stop(text, self._stops)
-        if start is not None:
+        found = _first_stop(text, self._stops)
+        if found is not None:
+            start, self.stopped_by = found
             self.is_stopped = True
             self._held = ""
             return text[:start]
@@ -70,14 +72,13 @@ class TextStream:
         return text[: len(text) - kept]
 
 
-def _first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the stop that ends first begins."""
-    best: tuple[int, int] | None = None
-    for stop in stops:
-        start = text.find(stop)
-        if start >= 0 and (best is None or (start + len(stop), start) < best):
-            best = (start + len(stop), start)
-    return None if best is None else best[1]
+def _first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
+    """The stop that ends first, and where it begins."""
+    found = ((text.find(stop), stop) for stop in stops)
+    best = min(
+        ((start + len(stop), start, stop) for start, stop in found if start >= 0), default=None
+    )
+    return None if best is None else best[1:]
 
 
 def held_back(text: str, markers: Sequence[str], longest: int) -> int:

@@ -126,3 +126,21 @@ def test_errors_are_of_their_classes(api: Any, url: str) -> None:
 def test_models(api: Any) -> None:
     assert {"scripted", "echo"} <= {model.id for model in api.models.list()}
     assert api.models.retrieve("scripted").id == "scripted"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_sequence_that_stopped_it_is_told(api: Any, stream: bool) -> None:
+    """By an engine of our own, which says which one it was."""
+    asked: dict[str, Any] = {
+        "model": "echo",
+        "max_tokens": 99,
+        "messages": [{"role": "user", "content": "one two three"}],
+        "stop_sequences": ["four", " three"],
+    }
+    if stream:
+        with api.messages.stream(**asked) as events:
+            found = events.get_final_message()
+    else:
+        found = api.messages.create(**asked)
+    assert found.content[0].text == "one two"
+    assert (found.stop_reason, found.stop_sequence) == ("stop_sequence", " three")

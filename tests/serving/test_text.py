@@ -87,3 +87,11 @@ def test_nothing_comes_out_after_a_stop() -> None:
     assert stream.push(b"ax") == "a"
     assert stream.push(b"b") == ""
     assert stream.finish() == ""
+
+
+def test_which_stop_it_was_is_told() -> None:
+    stream = TextStream(["four", "ee", "thr"])
+    stream.push(b"one two th")
+    assert stream.stopped_by is None
+    stream.push(b"ree")
+    assert stream.stopped_by == "thr"
