@@ -178,6 +178,49 @@ async def test_the_end_token_ends_and_is_not_told(
         assert steps[-1].finish_reason == "length"
 
 
+class OneText:
+    """A grammar that allows one text, token by token; and, as a constraint, where it stands."""
+
+    def __init__(self, tokens: list[int], vocab_size: int, fails_at: int | None = None) -> None:
+        self.tokens, self.vocab_size, self.fails_at = tokens, vocab_size, fails_at
+        self.place = 0
+
+    def start(self) -> OneText:
+        return OneText(self.tokens, self.vocab_size, self.fails_at)
+
+    def mask(self) -> bytes:
+        if self.place == self.fails_at:
+            raise EngineError("bad_request", "too complex")
+        return (1 << self.tokens[self.place]).to_bytes((self.vocab_size + 31) // 32 * 4, "little")
+
+    def accept(self, token: int) -> bool:
+        assert token == self.tokens[self.place]
+        self.place += 1
+        return self.place == len(self.tokens)
+
+
+async def test_answers_keep_to_their_grammars_and_no_others(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
+) -> None:
+    async with open_engine(tiny, parallel=8) as engine:
+        client, size = client_of(engine), engine.info.vocab_size
+        text = client.encode("as it was told")
+        grammar = OneText(text, size)
+        bound, free, drawn = await asyncio.gather(
+            client.progress("a", grammar=grammar),
+            client.ask(PROMPTS[0], 24),
+            client.ask("b", grammar=grammar, temperature=1.0, top_k=5),
+        )
+        assert [token.id for step in bound for token in step.tokens] == text == drawn
+        assert bound[-1].finish_reason == "stop"
+        assert free == expected[0]
+        broken = client.ask("a", grammar=OneText(text, size, fails_at=3))
+        results = await asyncio.gather(broken, client.ask(PROMPTS[1], 24), return_exceptions=True)
+    assert isinstance(results[0], EngineError)
+    assert results[0].reason == "too complex"
+    assert results[1] == expected[1]
+
+
 async def test_logprobs_of_prompt_and_answer_agree(
     tiny: Path, open_engine: OpenEngine, client_of: ClientOf
 ) -> None:
