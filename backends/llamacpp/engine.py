@@ -1,19 +1,14 @@
 """The Engine that the serving layer talks to: an event loop's side, and one thread that computes.
 
-Requests go to the thread through an inbox. What a step brought goes back in one call on the loop, for all
-sequences together, so that the loop wakes once a step. Only the thread touches llama.cpp's contexts.
+Only the thread touches llama.cpp's contexts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
-import threading
-import traceback
 from array import array
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
 from backends.llamacpp.binding import L
@@ -24,32 +19,11 @@ from backends.llamacpp.loader import Loaded
 from backends.llamacpp.metrics import render
 from backends.llamacpp.stepper import Answer, Outcome, Stepper
 from backends.llamacpp.vocabulary import Vocabulary
+from backends.serving.compute_thread import ComputeThread, Stream
 from backends.serving.engine import EngineError, GenerateRequest, ModelInfo, Progress, Tokenizer
 from backends.serving.memory import host_bytes
 
 UNLOADED = "The model was unloaded"
-
-
-class Stream:
-    """What a sequence brought and its reader has not yet taken. The loop's side only."""
-
-    def __init__(self) -> None:
-        self._items: deque[Progress | EngineError] = deque()
-        self._reader: asyncio.Future[None] | None = None
-
-    def put(self, item: Progress | EngineError) -> None:
-        self._items.append(item)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    async def get(self) -> Progress:
-        while not self._items:
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        item = self._items.popleft()
-        if isinstance(item, EngineError):
-            raise item
-        return item
 
 
 class LlamaEngine:
@@ -75,12 +49,7 @@ class LlamaEngine:
         self._devices = devices
         self._streams: dict[Answer, Stream] = {}
         self._serials = itertools.count()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._wake = threading.Event()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
-        self._thread.start()
+        self._thread = ComputeThread("llama", self)
 
     # The loop's side
 
@@ -90,9 +59,9 @@ class LlamaEngine:
             raise EngineError("unsupported", f"{self.info.name} only makes embeddings")
         self._check(request)
         stepper, answer, stream = self._stepper, Answer(request, next(self._serials)), Stream()
-        self._loop = asyncio.get_running_loop()
         self._streams[answer] = stream
-        self._tell(lambda: self._submit(stepper, answer))
+        self._thread.attach()
+        self._thread.tell(lambda: self._submit(stepper, answer))
         is_over = False
         try:
             while not is_over:
@@ -105,7 +74,7 @@ class LlamaEngine:
         finally:
             self._streams.pop(answer, None)
             if not is_over:
-                self._tell(lambda: stepper.cancel(answer))
+                self._thread.tell(lambda: stepper.cancel(answer))
 
     async def embed(self, inputs: Sequence[Sequence[int]], *, cache_scope: str = "") -> Vectors:
         """As the Engine protocol says."""
@@ -121,21 +90,23 @@ class LlamaEngine:
                 )
         if not inputs:
             return []
-        loop = self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[Vectors] = loop.create_future()
-        job = EmbedJob.of(inputs, lambda result: self._call(lambda: _resolve(future, result)))
-        self._tell(lambda: embedder.submit(job))
+        self._thread.attach()
+        future: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        job = EmbedJob.of(
+            inputs, lambda result: self._thread.reply(lambda: _resolve(future, result))
+        )
+        self._thread.tell(lambda: embedder.submit(job))
         try:
             return await future
         finally:
             if not future.done() or future.cancelled():
-                self._tell(lambda: embedder.cancel(job))
+                self._thread.tell(lambda: embedder.cancel(job))
 
     def set_threads(self, threads: int) -> None:
         """As the Engine protocol says."""
         for context in (self._context, self._embedder.context if self._embedder else None):
             if context is not None:
-                self._tell(partial(context.set_threads, threads))
+                self._thread.tell(partial(context.set_threads, threads))
 
     def metrics(self) -> str:
         """As the Engine protocol says."""
@@ -147,10 +118,7 @@ class LlamaEngine:
 
     async def close(self) -> None:
         """As the Engine protocol says."""
-        self._loop = asyncio.get_running_loop()
-        self._closing = True
-        self._wake.set()
-        await asyncio.to_thread(self._thread.join)
+        await self._thread.close()
 
     def _check(self, request: GenerateRequest) -> None:
         if not request.prompt:
@@ -169,10 +137,6 @@ class LlamaEngine:
                 "bad_request", "The input is empty or has tokens the model does not know"
             )
 
-    def _tell(self, message: Callable[[], None]) -> None:
-        self._inbox.append(message)
-        self._wake.set()
-
     def _deliver(self, outcomes: list[Outcome]) -> None:
         for answer, item in outcomes:
             stream = self._streams.get(answer)
@@ -181,27 +145,11 @@ class LlamaEngine:
 
     # The thread's side
 
-    def _run(self) -> None:
-        while not self._closing:
-            try:
-                while self._inbox:
-                    self._inbox.popleft()()
-                if not self._step():
-                    self._wake.wait()
-                    self._wake.clear()
-            except Exception:  # noqa: BLE001 - one bad step must not end all requests to come
-                traceback.print_exc(file=sys.stderr)
-                self._recover()
-        self._fail_all(UNLOADED)
-        self._free()
-
-    def _step(self) -> bool:
-        """Compute whatever there is to compute; False when there is nothing."""
+    def step(self) -> bool:
+        """As the Work protocol says."""
         has_worked = False
         if self._stepper is not None and self._stepper.has_work:
-            outcomes = self._stepper.step()
-            if outcomes:
-                self._call(lambda: self._deliver(outcomes))
+            self._send(self._stepper.step())
             has_worked = True
         if self._embedder is not None and self._embedder.has_work:
             self._embedder.step()
@@ -212,29 +160,26 @@ class LlamaEngine:
         try:
             stepper.submit(answer)
         except EngineError as error:
-            outcomes: list[Outcome] = [(answer, error)]
-            self._call(lambda: self._deliver(outcomes))
+            self._send([(answer, error)])
 
-    def _recover(self) -> None:
-        outcomes = self._stepper.fail() if self._stepper is not None else []
-        self._call(lambda: self._deliver(outcomes))
+    def recover(self, error: Exception) -> None:
+        """As the Work protocol says."""
+        if self._stepper is not None:
+            self._send(self._stepper.fail())
         if self._embedder is not None:
             self._embedder.fail_all("The model failed to compute the embedding")
 
-    def _fail_all(self, reason: str) -> None:
+    def end(self) -> None:
+        """As the Work protocol says."""
         if self._stepper is not None:
-            outcomes = self._stepper.fail_all(reason)
-            self._call(lambda: self._deliver(outcomes))
+            self._send(self._stepper.fail_all(UNLOADED))
         if self._embedder is not None:
-            self._embedder.fail_all(reason)
+            self._embedder.fail_all(UNLOADED)
+        self._free()
 
-    def _call(self, callback: Callable[[], None]) -> None:
-        """Run `callback` on the event loop, if it still runs."""
-        try:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            self._closing = True
+    def _send(self, outcomes: list[Outcome]) -> None:
+        if outcomes:
+            self._thread.reply(lambda: self._deliver(outcomes))
 
     def _free(self) -> None:
         for context in (self._context, self._embedder and self._embedder.context):
