@@ -111,6 +111,7 @@ class Front:
         self._get: dict[str, Handler] = {
             "/": self._admin.hello,
             "/health": self._admin.health,
+            "/api/hello": self._admin.hello,  # where Claude Code looks whether anybody is there
             "/metrics": self._admin.metrics,
             "/running": self._admin.running,
             "/logs": self._admin.logs,

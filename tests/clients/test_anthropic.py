@@ -144,3 +144,28 @@ def test_the_sequence_that_stopped_it_is_told(api: Any, stream: bool) -> None:
         found = api.messages.create(**asked)
     assert found.content[0].text == "one two"
     assert (found.stop_reason, found.stop_sequence) == ("stop_sequence", " three")
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_tools_with_a_model_of_our_own(api: Any, demo: str, forced: bool) -> None:
+    """It was never taught to call any; what went before is shown to it all the same."""
+    history: list[Any] = [
+        {"role": "user", "content": "weather?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "I look."},
+                {"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"city": "Oslo"}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "rain"}]},
+    ]  # fmt: skip
+    choice = {"type": "tool", "name": "get_weather"} if forced else {"type": "auto"}
+    with api.messages.stream(
+        model=demo, max_tokens=64, tools=TOOLS, tool_choice=choice, messages=history
+    ) as stream:
+        found = stream.get_final_message()
+    assert found.usage.output_tokens > 0
+    if forced:
+        assert [block.type for block in found.content] == ["tool_use"]
+        assert found.content[0].name == "get_weather"

@@ -305,3 +305,8 @@ async def test_models_in_anthropics_shape(house: House) -> None:
     assert (got.json["id"], got.json["type"]) == ("gpt-4o-mini", "model")
     got = await house.ask("GET", "/v1/models/nope", b"", headers)
     assert (got.status, got.json["type"]) == (404, "error")
+
+
+async def test_claude_code_finds_somebody_there(house: House) -> None:
+    for path in ("/", "/api/hello"):
+        assert (await house.ask("HEAD", path)).status == 200
