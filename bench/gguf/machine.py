@@ -42,6 +42,13 @@ def save(name: str, result: dict[str, Any]) -> Path:
     return path
 
 
+def saved(name: str) -> dict[str, Any]:
+    """What was saved under `name`; empty where nothing was."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def _module() -> list[str]:
     spec = sys.modules["__main__"].__spec__
     return [spec.name] if spec else [sys.argv[0]]

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -207,6 +208,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--neighbour", action="store_true", help="keep one core busy meanwhile")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", action="append", help="a case's name; may be repeated")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what the result file has of other cases"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--model", type=Path, help="a GGUF to use instead of the random one")
@@ -240,12 +244,17 @@ def main() -> None:
         "threads": room.threads,
         "parallel": room.parallel,
     }
-    result = {
+    print("\n".join(table(results)))
+    measured = {"date": about["date"], "load_before": about["load_before"]}
+    result: dict[str, Any] = {
         "about": about | settings | {"model": model.name, "model_bytes": model.stat().st_size},
         "cases": {case.name: asdict(case) for case in cases},
-        "results": results,
+        "results": {name: result | measured for name, result in results.items()},
     }
-    print("\n".join(table(results)))
+    if given.add:
+        earlier = machine.saved(given.label)
+        for part in ("cases", "results"):
+            result[part] = earlier.get(part, {}) | result[part]
     print(f"raw figures: {machine.save(given.label, result)}")
 
 
