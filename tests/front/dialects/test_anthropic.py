@@ -212,6 +212,13 @@ def test_what_is_no_request(raw: bytes) -> None:
         Messages().read(raw, ASKED)
 
 
+def test_an_answer_that_the_client_has_begun() -> None:
+    found = body(messages=[*HELLO, {"role": "assistant", "content": "{"}])
+    assert found["continue_final_message"] is True
+    assert found["add_generation_prompt"] is False
+    assert "continue_final_message" not in body()
+
+
 # ---------------------------------------------------------------- whole answers
 
 

@@ -66,7 +66,10 @@ def chat_body(request: MessagesRequest) -> Json:
 
 def prompt(request: MessagesRequest) -> Json:
     """The part of the body that makes the prompt."""
-    body: Json = {"messages": _messages(request)}
+    messages = _messages(request)
+    body: Json = {"messages": messages}
+    if messages[-1]["role"] == "assistant":  # begun by the client, to be gone on with
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
     if request.tools:
         body["tools"] = [_tool(tool, f"tools.{i}") for i, tool in enumerate(request.tools)]
     if request.tool_choice:
