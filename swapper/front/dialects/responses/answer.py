@@ -41,6 +41,7 @@ class ResponsesTranslation(Translation):
         self._steps = StepReader()
         self._output: list[Json] = []
         self._is_open = False
+        self._pieces: list[str] = []  # of the open item's text, or of its call's arguments
         self._finish = "stop"
         self._usage: Json | None = None
         self._said: Json = {"role": "assistant", "content": None}  # as the next request shows it
@@ -90,6 +91,7 @@ class ResponsesTranslation(Translation):
 
     def broken(self, refusal: Refusal, request_id: str) -> bytes:
         error = {"code": refusal.code or "server_error", "message": refusal.message}
+        self._gather()
         return self._begin() + self._event(
             "response.failed", response={**self._response("failed"), "error": error}
         )
@@ -179,7 +181,7 @@ class ResponsesTranslation(Translation):
 
     def _add_text(self, text: str) -> bytes:
         item = self._output[-1]
-        item["content"][0]["text"] += text
+        self._pieces.append(text)
         scores: Json = {"logprobs": []} if item["type"] == "message" else {}
         return self._of_part(f"response.{_NAMES[item['type']]}.delta", delta=text, **scores)
 
@@ -198,26 +200,42 @@ class ResponsesTranslation(Translation):
         return closed + self._open(item)
 
     def _argued(self, text: str) -> bytes:
-        self._said["tool_calls"][-1]["function"]["arguments"] += text
-        item = self._output[-1]
-        if item["type"] == "custom_tool_call":  # its text is within the arguments' JSON
+        self._pieces.append(text)
+        if self._output[-1]["type"] == "custom_tool_call":  # its text is within the arguments' JSON
             return b""
-        item["arguments"] += text
         return self._of_item("response.function_call_arguments.delta", delta=text)
 
     def _open(self, item: Json) -> bytes:
         self._is_open = True
+        self._pieces = []
         self._output.append(item)
         return self._event("response.output_item.added", output_index=self._index, item=item)
 
     def _close(self) -> bytes:
         if not self._is_open:
             return b""
+        self._gather()
         self._is_open = False
         item = self._output[-1]
         done = self._done(item)
         item["status"] = "incomplete" if self._finish in CUT_SHORT else "completed"
         return done + self._event("response.output_item.done", output_index=self._index, item=item)
+
+    def _gather(self) -> None:
+        """Put the pieces into the open item, and into what the next request shows."""
+        if not self._is_open:
+            return
+        item, text = self._output[-1], "".join(self._pieces)
+        match item["type"]:
+            case "message" | "reasoning" as kind:
+                item["content"][0]["text"] = text
+                said = "content" if kind == "message" else "reasoning_content"
+                self._said[said] = (self._said.get(said) or "") + text
+            case "function_call":
+                item["arguments"] = self._said["tool_calls"][-1]["function"]["arguments"] = text
+            case _:
+                item["input"] = _free_text(text)
+                self._said["tool_calls"][-1]["function"]["arguments"] = text
 
     def _done(self, item: Json) -> bytes:
         match item["type"]:
@@ -225,18 +243,13 @@ class ResponsesTranslation(Translation):
                 fields = {"name": item["name"], "arguments": item["arguments"]}
                 return self._of_item("response.function_call_arguments.done", **fields)
             case "custom_tool_call":
-                text = item["input"] = _free_text(self._said["tool_calls"][-1])
-                return self._of_item(
-                    "response.custom_tool_call_input.delta", delta=text
-                ) + self._of_item("response.custom_tool_call_input.done", input=text)
-        part = item["content"][0]
-        kind, text = item["type"], part["text"]
-        said = "content" if kind == "message" else "reasoning_content"
-        self._said[said] = (self._said.get(said) or "") + text
+                kind, text = "response.custom_tool_call_input", item["input"]
+                delta = self._of_item(f"{kind}.delta", delta=text)
+                return delta + self._of_item(f"{kind}.done", input=text)
+        part, kind = item["content"][0], item["type"]
         scores: Json = {"logprobs": []} if kind == "message" else {}
-        return self._of_part(f"response.{_NAMES[kind]}.done", text=text, **scores) + self._of_part(
-            "response.content_part.done", part=part
-        )
+        done = self._of_part(f"response.{_NAMES[kind]}.done", text=part["text"], **scores)
+        return done + self._of_part("response.content_part.done", part=part)
 
     def _of_part(self, kind: str, **fields: object) -> bytes:
         return self._of_item(kind, content_index=0, **fields)
@@ -261,9 +274,8 @@ _PARTS: dict[str, Json] = {
 }
 
 
-def _free_text(call: Json) -> str:
+def _free_text(arguments: str) -> str:
     """The one string that a call's arguments hold; all of them where they are something else."""
-    arguments: str = call["function"]["arguments"]
     try:
         return str(msgspec.json.decode(arguments, type=dict[str, str])["input"])
     except (msgspec.DecodeError, KeyError, RecursionError):
