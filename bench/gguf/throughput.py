@@ -99,7 +99,12 @@ async def ask(
     session: aiohttp.ClientSession, server: Server, prompt: list[int] | str, count: int
 ) -> int:
     """Stream one answer; its number of tokens."""
-    body = {"prompt": prompt, "max_tokens": count, "temperature": 0, "stream": True}
+    body: dict[str, object] = {
+        "prompt": prompt,
+        "max_tokens": count,
+        "temperature": 0,
+        "stream": True,
+    }
     if server.can_ignore_eos:
         body |= {"ignore_eos": True, "stream_options": {"include_usage": True}}
     seen, usage = 0, None
