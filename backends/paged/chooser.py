@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backends.paged.device import to_device
 from backends.paged.sampling import History, Settings, Way, sample, score
 from backends.paged.sequence import Sequence
 from backends.serving.engine import Token
@@ -44,7 +45,7 @@ class Chooser:
         chosen = sample(
             logits,
             self._settings,
-            torch.tensor(positions, device=self._device),
+            to_device(torch.tensor(positions), self._device),
             self._history(answers),
             self._mask(masks),
         )
@@ -66,7 +67,7 @@ class Chooser:
             return None
         free = b"\xff" * (4 * ((self._vocab_size + 31) // 32))
         words = np.frombuffer(b"".join(mask or free for mask in masks), "<i4").copy()
-        return torch.from_numpy(words).view(len(masks), -1).to(self._device, non_blocking=True)
+        return to_device(torch.from_numpy(words).view(len(masks), -1), self._device)
 
 
 def scored(logits: Tensor, tokens: Tensor, num_top: int) -> Iterable[Token]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from backends.paged.device import to_device
 from backends.serving.engine import SamplingParams
 
 COLDEST = 1e-4  # below this temperature the best is all there is, and dividing by it overflows
@@ -70,9 +71,9 @@ class History:
         for row, known in zip(padded, tokens, strict=True):
             row[: len(known)] = torch.as_tensor(known, dtype=torch.int64)
         return cls(
-            _to_device(padded, device),
-            _to_device(torch.tensor(lengths, dtype=torch.int64), device),
-            _to_device(torch.tensor(num_prompt, dtype=torch.int64), device),
+            to_device(padded, device),
+            to_device(torch.tensor(lengths, dtype=torch.int64), device),
+            to_device(torch.tensor(num_prompt, dtype=torch.int64), device),
         )
 
 
@@ -162,10 +163,10 @@ class _Builder:
         self._device = device
 
     def ints(self, values: Sequence[int]) -> Tensor:
-        return _to_device(torch.tensor(values, dtype=torch.int64), self._device)
+        return to_device(torch.tensor(values, dtype=torch.int64), self._device)
 
     def floats(self, values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
-        return _to_device(torch.tensor(values, dtype=dtype), self._device)
+        return to_device(torch.tensor(values, dtype=dtype), self._device)
 
     def penalties(self, rows: Sequence[int], ways: Sequence[Way]) -> _Penalties:
         params = [ways[i].params for i in rows]
@@ -249,7 +250,7 @@ def _shape(
         values = shaped.index_select(0, penalties.rows)
         shaped.index_copy_(0, penalties.rows, _penalised(values, penalties, history))
     if banned is not None:
-        shaped.index_put_(banned, shaped.new_tensor(-math.inf))
+        shaped.index_put_(banned, shaped.new_full((), -math.inf))
     if mask is not None:
         shaped.masked_fill_(~_allowed(mask, logits.shape[1]), -math.inf)
     return shaped
@@ -300,7 +301,7 @@ def _draw(values: Tensor, drawn: _Drawn, cut: _Cut | None, positions: Tensor) ->
 
 def _interval(values: Tensor, cut: _Cut) -> tuple[Tensor, Tensor]:
     """The lowest and the highest logit, [C, 1] each, that top-k, typical and top-p leave."""
-    norms = values.to(torch.float64).logsumexp(dim=-1, keepdim=True)
+    norms = values.logsumexp(dim=-1, keepdim=True).to(torch.float64)
     best = _largest(values, cut.count)
     shares = _shares(best, norms, cut)
     if cut.may_need_all and bool(_is_short(shares, cut).any()):  # the one wait for the device
@@ -393,9 +394,3 @@ def _shift_right(z: Tensor, by: int) -> Tensor:
 
 def _as_signed(z: int) -> int:
     return z - (1 << 64) if z >> 63 else z
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()  # else the copy waits for all that was launched before it
-    return tensor.to(device, non_blocking=True)

@@ -73,6 +73,8 @@ def _pieces(batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
     decodes: dict[int, list[int]] = defaultdict(list)
     for i, length in enumerate(lengths):
         begin, end = starts[i], starts[i + 1]
+        if length == 0:  # padding: its rows stay 0
+            continue
         if end - begin == 1:
             decodes[max(length - 1, SHORT - 1).bit_length()].append(i)
             continue

@@ -81,6 +81,13 @@ def test_padding_of_a_captured_graph_disturbs_nobody(is_padded: bool) -> None:
     found = answers(kernel.attend, padded, Features())
     assert error(found[:count], plainly(there, Features())) < 3e-6
     assert not is_padded or not found[count:].any()
+    assert (
+        error(
+            found[: count + is_padded],
+            answers(attention_reference.attend, padded, Features())[: count + is_padded],
+        )
+        < 3e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
