@@ -12,6 +12,8 @@ from torch import Tensor
 
 from backends.paged.batch import Batch, KvCache
 from backends.paged.decoder import Decoder
+from backends.paged.device import to_device
+from backends.paged.graphs import DecodeGraphs
 from backends.paged.scheduler import Chunk
 from backends.paged.sequence import BLOCK_SIZE, cdiv
 
@@ -27,21 +29,38 @@ class Runner:
     ) -> None:
         self.decoder = decoder
         self.device = device
-        self.cache: KvCache | None = None  # None: the model sleeps
+        self._cache: KvCache | None = None
+        self.graphs: DecodeGraphs | None = None
+        if device.type == "cuda":
+            blocks = cdiv(context, BLOCK_SIZE)
+            self.graphs = DecodeGraphs(decoder, device, max_running=max_running, max_blocks=blocks)
         self._tables = np.zeros((max_running, cdiv(context, BLOCK_SIZE)), np.int32)
         self._shown: list[tuple[list[int], int]] = [([], 0)] * max_running
 
+    @property
+    def cache(self) -> KvCache | None:
+        """Where keys and values go. None: the model sleeps."""
+        return self._cache
+
+    @cache.setter
+    def cache(self, cache: KvCache | None) -> None:
+        self._cache = cache
+        if self.graphs is not None:
+            self.graphs.forget()
+
     def run(self, chunks: Ordered[Chunk]) -> Tensor:
         """Hidden states [tokens of all chunks, hidden_size], chunk after chunk."""
-        assert self.cache is not None, "the model sleeps"
+        assert self._cache is not None, "the model sleeps"
         with torch.inference_mode():
             tokens, batch = self._inputs(chunks)
-            return self.decoder(tokens, batch, self.cache)  # type: ignore[no-any-return]
+            if self.graphs is not None and batch.max_query_length == 1:
+                return self.graphs.run(tokens, batch, self._cache)
+            return self.decoder(tokens, batch, self._cache)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor, rows: Ordered[int]) -> Tensor:
         """Logits [len(rows), vocab_size] float32 of some rows of `hidden`."""
         with torch.inference_mode():
-            chosen = hidden.index_select(0, torch.tensor(rows, device=hidden.device))
+            chosen = hidden.index_select(0, to_device(torch.tensor(rows), hidden.device))
             return self.decoder.logits(chosen)
 
     def scores(self, hidden: Tensor) -> Iterator[Tensor]:
@@ -85,7 +104,7 @@ class Runner:
             self._shown[sequence.seat] = sequence.blocks, len(sequence.blocks)
 
     def _tensor(self, values: NDArray[np.int32] | Ints) -> Tensor:
-        return torch.from_numpy(values).to(self.device, non_blocking=True)
+        return to_device(torch.from_numpy(values), self.device)
 
 
 def _tokens(chunks: Ordered[Chunk]) -> Ints:

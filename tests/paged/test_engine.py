@@ -122,6 +122,30 @@ async def test_asleep_in_between(
         assert await client.ask_all(PROMPTS, 24) == expected
 
 
+async def test_decodes_out_of_inputs_that_stay_in_place(
+    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
+) -> None:
+    """What a graph is captured of, without the graph: rows to spare must not matter."""
+    from backends.paged.graphs import DecodeGraphs
+
+    sizes: list[int] = []
+
+    def capture(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        sizes.append(len(step()))
+        return step
+
+    async with open_engine(tiny, parallel=7) as engine:
+        runner = engine._stepper.runner
+        runner.graphs = DecodeGraphs(
+            runner.decoder, runner.device, max_running=7, max_blocks=2048 // 16, capture=capture
+        )
+        for _ in range(2):
+            assert await client_of(engine).ask_all(PROMPTS, 24) == expected
+            await engine.sleep()
+            await engine.wake()
+    assert sizes.count(8) == 2
+
+
 async def test_it_does_not_sleep_while_it_answers(
     tiny: Path, open_engine: OpenEngine, client_of: ClientOf
 ) -> None:

@@ -1,0 +1,109 @@
+"""Decode steps as CUDA graphs: one launch instead of hundreds, which would take as long as the step.
+
+A graph is captured for a number of sequences, when it is first needed, and replayed for as many or fewer:
+rows that are left over store nothing and are not read. It reads its inputs from tensors that stay where
+they are, and holds the addresses of weights and KV cache: when these move, all graphs are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from backends.paged.batch import BLOCK_SIZE, Batch, KvCache
+from backends.paged.decoder import Decoder
+
+Step = Callable[[], Tensor]
+Replay = Callable[[], Tensor]
+
+
+class DecodeGraphs:
+    """Runs steps in which every sequence has one token."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        device: torch.device,
+        *,
+        max_running: int,
+        max_blocks: int,
+        capture: Callable[[Step], Replay] | None = None,
+    ) -> None:
+        self._decoder = decoder
+        self._capture = capture or _capture
+        self._replays: dict[int, Replay] = {}
+        count = graph_size(max_running)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=device)
+
+        self._tokens = zeros(count)
+        self._inputs = Batch(
+            positions=zeros(count),
+            slots=zeros(count),
+            query_starts=torch.arange(count + 1, dtype=torch.int32, device=device),
+            context_lengths=zeros(count, dtype=torch.int32),
+            block_tables=zeros(count, max_blocks, dtype=torch.int32),
+            max_query_length=1,
+            max_context_length=max_blocks * BLOCK_SIZE,
+        )
+
+    def run(self, tokens: Tensor, batch: Batch, cache: KvCache) -> Tensor:
+        """Hidden states [B, hidden_size], valid until the next step."""
+        count = len(tokens)
+        size = graph_size(count)
+        self._fill(tokens, batch, size)
+        replay = self._replays.get(size)
+        if replay is None:
+            inputs = self._first(size)
+            replay = self._capture(lambda: self._decoder(self._tokens[:size], inputs, cache))
+            self._replays[size] = replay
+        return replay()[:count]
+
+    def forget(self) -> None:
+        """Weights or cache have moved."""
+        self._replays.clear()
+
+    def _fill(self, tokens: Tensor, batch: Batch, size: int) -> None:
+        count, inputs = len(tokens), self._inputs
+        self._tokens[:count].copy_(tokens)
+        inputs.positions[:count].copy_(batch.positions)
+        inputs.slots[:count].copy_(batch.slots)
+        inputs.context_lengths[:count].copy_(batch.context_lengths)
+        inputs.block_tables[:count, : batch.block_tables.shape[1]].copy_(batch.block_tables)
+        inputs.slots[count:size].fill_(-1)
+        inputs.context_lengths[count:size].fill_(1)
+        inputs.positions[count:size].zero_()
+
+    def _first(self, size: int) -> Batch:
+        inputs = self._inputs
+        return replace(
+            inputs,
+            positions=inputs.positions[:size],
+            slots=inputs.slots[:size],
+            query_starts=inputs.query_starts[: size + 1],
+            context_lengths=inputs.context_lengths[:size],
+            block_tables=inputs.block_tables[:size],
+        )
+
+
+def graph_size(count: int) -> int:
+    """For how many sequences the graph is that serves `count` of them."""
+    return 1 << (count - 1).bit_length() if count <= 16 else -(-count // 16) * 16
+
+
+def _capture(step: Step) -> Replay:
+    step()  # compiles what is not compiled yet, which a capture must not do
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return out
+
+    return replay
