@@ -221,3 +221,31 @@ def pull(
     from swapper.cli.pull import pull_model
 
     pull_model(repository, name, folder, None if no_config else config, revision)
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "-f",
+    "--file",
+    "modelfile",
+    type=click.Path(path_type=Path),
+    default="Modelfile",
+    help="The Modelfile.",
+)
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default="config.yaml",
+    help="Add it to this file; made if it is not there.",
+)
+def create(name: str, modelfile: Path, config: Path) -> None:
+    """Add a model to a configuration as an Ollama Modelfile describes it.
+
+    FROM is a GGUF file, a safetensors folder, or a model of the configuration; where parameters of
+    requests and a system prompt are all that is new, it becomes an alias, and nothing is loaded twice.
+    """
+    from swapper.cli.create import create_model
+
+    create_model(name, modelfile, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from swapper.config.load import parse_config
 from swapper.errors import ConfigError
-from swapper.importing.draft import DraftModel, render_model
+from swapper.importing.draft import DraftModel, flow, render_model
 
 
 def add_to_file(path: Path, model: DraftModel) -> bool:
@@ -20,13 +21,22 @@ def add_to_file(path: Path, model: DraftModel) -> bool:
     Raises ConfigError, and then the file is as it was: the name is taken, the layout is one to which
     text cannot be added, or the file would no longer be a configuration.
     """
+    return _changed(path, lambda text: with_model(text, model, str(path)))
+
+
+def add_alias_to_file(path: Path, model: str, alias: Mapping[str, object]) -> None:
+    """Add an alias to a model of the file; raises ConfigError, and then the file is as it was."""
+    _changed(path, lambda text: with_alias(text, model, alias, str(path)))
+
+
+def _changed(path: Path, change: Callable[[str], str]) -> bool:
     try:
         before = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         before = ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    after = with_model(before, model, str(path))
+    after = change(before)
     if after == before:
         return False
     parse_config(after, str(path), path.parent.absolute(), os.environ)
@@ -55,6 +65,28 @@ def with_model(text: str, model: DraftModel, file: str) -> str:
     block = render_model(model, indent, step).splitlines()
     is_spaced = any(not line.strip() for line in lines[models.start_mark.line : end])
     lines[end:end] = ["", *block] if is_spaced or len(models.value) == 1 else block
+    return "\n".join(lines) + "\n"
+
+
+def with_alias(text: str, model: str, alias: Mapping[str, object], file: str) -> str:
+    """The text of a configuration with one more alias of a model; raises ConfigError."""
+    models = _models_node(text, file)
+    pairs = models.value if isinstance(models, MappingNode) else []
+    section = next((value for key, value in pairs if key.value == model), None)
+    if not isinstance(section, MappingNode) or section.flow_style or not section.value:
+        raise ConfigError(f"{file}: add this to the aliases of {model} by hand: {flow(alias)}")
+    there = next((value for key, value in section.value if key.value == "aliases"), None)
+    if isinstance(there, SequenceNode) and there.flow_style:
+        end = there.end_mark.index - 1
+        comma = ", " if there.value else ""
+        return f"{text[:end].rstrip()}{comma}{flow(alias)}{text[end:]}"
+    lines = text.splitlines()
+    if isinstance(there, SequenceNode) and there.value:
+        column = there.value[0].start_mark.column - 2
+        lines.insert(_last_line(there) + 1, f"{' ' * column}- {flow(alias)}")
+    else:
+        column = section.value[0][0].start_mark.column
+        lines.insert(_last_line(section) + 1, f"{' ' * column}aliases: [{flow(alias)}]")
     return "\n".join(lines) + "\n"
 
 

@@ -97,10 +97,9 @@ def _model(model: DraftModel, indent: str = "  ", step: str = "  ") -> list[str]
 
 def _entry(key: str, value: object, indent: str) -> list[str]:
     """A key and its value: on one line where it fits, else as a block."""
-    if isinstance(value, str) and "\n" in value.strip():
-        text = value.strip("\n").splitlines()
-        if all(char == "\t" or char.isprintable() for line in text for char in line):
-            return [f"{indent}{key}: |", *(f"{indent}  {line.rstrip()}" for line in text)]
+    if isinstance(value, str) and _is_block(value):
+        lines = value.split("\n")
+        return [f"{indent}{key}: |-", *(f"{indent}  {line}".rstrip() for line in lines)]
     short = f"{indent}{scalar(key)}: {flow(value)}"
     if isinstance(value, Mapping) and value and (len(short) > _WIDTH or _is_deep(value)):
         lines = [f"{indent}{scalar(key)}:"]
@@ -110,6 +109,12 @@ def _entry(key: str, value: object, indent: str) -> list[str]:
     if isinstance(value, list) and len(short) > _WIDTH:
         return [f"{indent}{scalar(key)}:", *(f"{indent}  - {flow(item)}" for item in value)]
     return [short]
+
+
+def _is_block(text: str) -> bool:
+    """Whether the text can be written line by line as it is."""
+    plain = all(char in "\t\n" or char.isprintable() for char in text)
+    return plain and "\n" in text and text == "\n".join(map(str.rstrip, text.strip().split("\n")))
 
 
 def _is_deep(value: Mapping[str, object]) -> bool:

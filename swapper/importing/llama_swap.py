@@ -12,6 +12,7 @@ from itertools import combinations
 
 from swapper.config.document import Document, read_document
 from swapper.config.problems import KeyPath, Problem, dotted
+from swapper.config.schema import ASKED
 from swapper.errors import ConfigError
 from swapper.importing.draft import Draft, DraftModel, flow, put, render, seconds
 from swapper.importing.llama_server import equivalent
@@ -33,14 +34,13 @@ _OF_NO_USE = {  # at the top
     "metricsMaxInMemory": "metrics are counters, at /metrics",
     "captureBuffer": "requests are not captured unless asked for",
     "includeAliasesInList": "aliases stand beside each model in /v1/models",
-    "sendLoadingState": "streams are kept alive with comments while a model loads",
     "store": "swapper keeps its state under $XDG_STATE_HOME/swapper",
     "performance": "swapper measures devices by itself",
     "ui": "it concerns llama-swap's own page",
     "upstream": "any /upstream request loads its model",
 }
 _ELSEWHERE = {"models", "macros", "groups", "matrix", "routing", "hooks", "peers", "apiKeys"}
-_ELSEWHERE |= {"globalTTL", "healthCheckTimeout", "unloadTimeout"}
+_ELSEWHERE |= {"globalTTL", "healthCheckTimeout", "unloadTimeout", "sendLoadingState"}
 
 
 def read_llama_swap(
@@ -106,12 +106,15 @@ class _Translation:
         if keys := _list(value.get("apiKeys")):
             draft.top["api_keys"] = [self._filled(key, ("apiKeys",), "") for key in keys]
         wait = max(LEAST_LOAD_TIMEOUT_S, _number(value.get("healthCheckTimeout"), LOAD_TIMEOUT_S))
-        draft.top["defaults"] = {
+        defaults: dict[str, object] = {
             "ttl": seconds(_number(value.get("globalTTL"), 0)),
             "load_timeout": seconds(wait),
         }
         if (grace := _number(value.get("unloadTimeout"), 0)) > 0:
-            draft.top["defaults"]["stop_grace"] = seconds(grace)  # type: ignore[index]
+            defaults["stop_grace"] = seconds(grace)
+        if value.get("sendLoadingState") is True:
+            defaults["loading_text"] = True
+        draft.top["defaults"] = defaults
         for key in value.keys() - _ELSEWHERE:
             if (why := _OF_NO_USE.get(str(key))) is None:
                 draft.notes.append(f"{key}: {flow(value[key])} (it has no counterpart)")
@@ -171,10 +174,11 @@ class _Translation:
             for alias in _list(get("aliases"))
         ]
         by_id = _mapping(_mapping(get("filters")).get("setParamsByID"))
-        aliases += [str(name) for name in by_id]
-        taken = [alias for alias in dict.fromkeys(aliases) if alias != model.name]
+        taken = [name for name in dict.fromkeys([*aliases, *by_id]) if name != model.name]
         if taken:
-            model.keys["aliases"] = taken
+            model.keys["aliases"] = [
+                _alias(model, name, _mapping(by_id.get(name))) for name in taken
+            ]
         if told := get("description") or get("name"):
             model.keys["description"] = str(told)
         if get("useModelName"):
@@ -183,16 +187,14 @@ class _Translation:
             put(model, "unlisted", True, called="unlisted", otherwise="every model is listed")
 
     def _filters(self, model: DraftModel, filters: Mapping[str, object]) -> None:
-        if params := _mapping(filters.get("setParams")):
-            called = "filters.setParams"
-            put(model, "set", dict(params), called=called, otherwise=_AS_THEY_ARE)
-        strip = filters.get("stripParams") or filters.get("strip_params")
-        if strip:
-            names = [name.strip() for name in str(strip).split(",") if name.strip()]
-            put(model, "strip", names, called="filters.stripParams", otherwise=_AS_THEY_ARE)
-        for name, by_id in _mapping(filters.get("setParamsByID")).items():
-            told = flow({name: by_id})
-            model.notes.append(f"filters.setParamsByID: {told} (the name is an alias, no more)")
+        own = _mapping(_mapping(filters.get("setParamsByID")).get(model.name))
+        params = {**_mapping(filters.get("setParams")), **own}
+        if params := _allowed(model, params, "filters.setParams"):
+            model.keys["set"] = params
+        strip = str(filters.get("stripParams") or filters.get("strip_params") or "")
+        names = {name.strip(): True for name in strip.split(",") if name.strip()}
+        if dropped := _allowed(model, names, "filters.stripParams"):
+            model.keys["drop"] = [*dropped]
         known = {"setParams", "stripParams", "strip_params", "setParamsByID"}
         for key in sorted(filters.keys() - known):
             model.notes.append(f"filters: {flow({key: filters[key]})}")
@@ -350,6 +352,19 @@ def _group_name(limit: Limit, groups: Mapping[str, object], number: int) -> str:
     return f"apart-{number}"
 
 
+def _alias(model: DraftModel, name: str, params: Mapping[str, object]) -> object:
+    """An alias as the configuration has it: just a name, or one with request fields of its own."""
+    told = _allowed(model, params, f"filters.setParamsByID.{name}")
+    return {"name": name, "set": told} if told else name
+
+
+def _allowed(model: DraftModel, params: Mapping[str, object], place: str) -> dict[str, object]:
+    """The request fields that a configuration may set or drop; a note of the others."""
+    for name in params.keys() & set(ASKED):
+        model.notes.append(f"{place}: {name} (it is what a request is about)")
+    return {name: value for name, value in params.items() if name not in ASKED}
+
+
 def _command(model: DraftModel, get: Callable[..., object]) -> None:
     """How it is started, found and stopped."""
     model.keys["cmd"] = _command_line(str(get("cmd", True)))
@@ -414,12 +429,11 @@ _TOP_KEYS = {
     "matrix": "groups",
     "routing": "groups",
 }
-_AS_THEY_ARE = "requests go to the worker as they are"
 _WHY = {
     "metadata": " (/v1/models shows what swapper knows itself)",
     "capabilities": " (a worker says itself what it can)",
     "timeouts": " (queue_timeout and load_timeout say how long to wait)",
-    "sendLoadingState": " (streams are kept alive with comments while a model loads)",
+    "sendLoadingState": " (defaults.loading_text says it for all models)",
 }
 _ONE_AT_A_TIME = "One model at a time, as llama-swap ran them. Without this line as many stay loaded as memory allows."
 _AS_THERE = (

@@ -134,9 +134,13 @@ def unique(models: Sequence[DraftModel]) -> list[DraftModel]:
     for model in models:
         aliases = model.keys.get("aliases")
         if isinstance(aliases, list):
-            free = [alias for alias in aliases if alias not in taken]
-            taken.update(free)
+            free = [alias for alias in aliases if _name_of(alias) not in taken]
+            taken.update(map(_name_of, free))
             model.keys["aliases"] = free
             if not free:
                 del model.keys["aliases"]
     return list(models)
+
+
+def _name_of(alias: object) -> str:
+    return str(alias["name"] if isinstance(alias, dict) else alias)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from swapper.errors import ConfigError
-from swapper.importing.draft import Draft, DraftModel, flow, put
+from swapper.importing.draft import Draft, DraftModel, flow
 from swapper.importing.model_files import ModelFile, file_model, look_at, unique
 from swapper.importing.parameters import apply_parameters
 
 _KIND = "application/vnd.ollama.image."
+_OF_REQUESTS = ("aliases", "default", "system")
 _MOST_TEXT = 60
 
 
@@ -38,20 +39,43 @@ def read_store(folder: Path) -> Draft:
 
 
 def _merged(models: list[DraftModel]) -> Iterator[DraftModel]:
-    """Tags that are the same in all but their name become aliases of the first."""
-    seen: dict[str, DraftModel] = {}
+    """Tags of the same weights become aliases of the first, with what they say of requests."""
+    seen: dict[str, list[DraftModel]] = {}
     for model in models:
-        keys = {key: value for key, value in model.keys.items() if key != "aliases"}
-        same = repr((keys, model.notes))
-        if model.keys and (first := seen.get(same)) is not None:
-            aliases = [*_aliases(first), model.name, *_aliases(model)]
-            first.keys["aliases"] = list(dict.fromkeys(aliases))
-            continue
-        seen[same] = model
-        yield model
+        worker = {key: value for key, value in model.keys.items() if key not in _OF_REQUESTS}
+        same = seen.setdefault(repr((worker, model.notes)), [])
+        first = next((first for first in same if model.keys and _is_overlay(first, model)), None)
+        if first is None:
+            same.append(model)
+            yield model
+        else:
+            first.keys["aliases"] = [*_aliases(first), *_as_aliases(first, model)]
 
 
-def _aliases(model: DraftModel) -> list[str]:
+def _is_overlay(first: DraftModel, other: DraftModel) -> bool:
+    """Whether all that the first says of requests, the other says too: an alias inherits it."""
+    if "system" in first.keys and "system" not in other.keys:
+        return False
+    return _defaults(first).keys() <= _defaults(other).keys()
+
+
+def _as_aliases(first: DraftModel, model: DraftModel) -> list[object]:
+    """The names of a model as aliases of another."""
+    names = [model.name, *(str(alias) for alias in _aliases(model))]
+    said: dict[str, object] = {}
+    if (defaults := _defaults(model)) != _defaults(first):
+        said["default"] = defaults
+    if (system := model.keys.get("system")) != first.keys.get("system"):
+        said["system"] = system
+    return [{"name": name, **said} if said else name for name in names]
+
+
+def _defaults(model: DraftModel) -> dict[str, object]:
+    found = model.keys.get("default", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _aliases(model: DraftModel) -> list[object]:
     aliases = model.keys.get("aliases", [])
     return aliases if isinstance(aliases, list) else []
 
@@ -100,8 +124,8 @@ class _Model:
                 apply_parameters(model, self._json(parts["params"]))
             if "system" in parts:
                 text = parts["system"].read_text(encoding="utf-8", errors="replace").strip()
-                why = "clients send their own system prompt"
-                put(model, "system", text, called="system", otherwise=why)
+                if text:
+                    model.keys["system"] = text
             if "messages" in parts:
                 told = _short(flow(self._json(parts["messages"])))
                 model.notes.append(f"messages: {told}")

@@ -33,8 +33,7 @@ def apply_parameters(model: DraftModel, parameters: Mapping[str, object]) -> Non
         else:
             model.notes.append(f"{name}: {flow(value)}")
     if defaults:
-        why = "requests say themselves what they want"
-        put(model, "default", defaults, called="parameters", otherwise=why)
+        model.keys["default"] = defaults
 
 
 def _set(model: DraftModel, name: str, value: object) -> None:

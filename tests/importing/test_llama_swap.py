@@ -17,6 +17,7 @@ globalTTL: 90
 logLevel: debug
 startPort: 10001
 captureBuffer: 15
+sendLoadingState: true
 macros:
   "server": >
     sh -c true
@@ -41,7 +42,7 @@ models:
     useModelName: org/big
     concurrencyLimit: 4
     filters:
-      stripParams: "temperature, top_p"
+      stripParams: "temperature, model, top_p"
       setParams: {temperature: 0.7}
       setParamsByID: {"${MODEL_ID}:high": {chat_template_kwargs: {reasoning_effort: high}}}
     aliases: [{id: gpt-4o, name: x}, plain]
@@ -94,6 +95,10 @@ def test_all_that_has_a_counterpart_is_carried_over(take) -> None:
     assert big.spec.parallel == 4
     assert big.spec.load_timeout_s == 500
     assert big.spec.aliases == ("gpt-4o", "plain", "big:high")
+    plain, high = config.adjustments["plain"], config.adjustments["big:high"]
+    assert (plain.drop, plain.set) == ({"temperature", "top_p"}, {"temperature": 0.7})
+    assert high.set == {"temperature": 0.7, "chat_template_kwargs": {"reasoning_effort": "high"}}
+    assert config.loading_text
     docker = config.models["docker"]
     assert docker.launch.cmd == ("sh", "run", "--name", "${model}", "-p", "${port}:80")
     assert docker.launch.stop_cmd == ("sh", "stop", "${model}", "${pid}")
@@ -113,7 +118,8 @@ def test_what_is_left_out_is_said_at_its_place() -> None:
     for text in (
         "captureBuffer: 15",
         'models.big: metadata: {note: "it\'s big", temp: 0.7}',
-        "filters.setParamsByID: {big:high: {chat_template_kwargs: {reasoning_effort: high}}}",
+        "models.big: filters.stripParams: model (it is what a request is about)",
+        "models.big: sendLoadingState: true",
         "models.far/one: timeouts: {connect: 1}",
     ):
         assert text in said
@@ -128,8 +134,8 @@ def test_served_as_it_is_every_line_is_the_originals(tmp_path: Path) -> None:
     path.write_text(EVERYTHING.replace("cmd: sh run", "cmd: nothing-like-it run"))
     config = load_config(path, ENVIRON)
     (problem,) = config.problems
-    assert str(problem) == f"{path}:39: models.docker.cmd: there is no program nothing-like-it"
-    assert any(w.line == 17 and "metadata" in w.text for w in config.warnings)
+    assert str(problem) == f"{path}:40: models.docker.cmd: there is no program nothing-like-it"
+    assert any(w.line == 18 and "metadata" in w.text for w in config.warnings)
 
 
 def test_an_environment_variable_that_is_missing_is_told_with_its_line() -> None:

@@ -65,9 +65,13 @@ def test_tags_that_are_the_same_are_one_model(
     for place in ("library/m/8b", "library/m/latest", "library/copy/latest"):
         ollama.add(f"registry.ollama.ai/{place}", model=weights)
     ollama.add("registry.ollama.ai/library/m/long", model=weights, params={"num_ctx": 2048})
+    cool = {"temperature": 0.1}
+    ollama.add("registry.ollama.ai/library/m/cool", model=weights, params=cool, system="Hi.")
     models = named(read_source(str(ollama.folder)))
     assert list(models) == ["copy", "m:long"]
-    assert set(models["copy"].keys["aliases"]) == {"copy:latest", "m:8b", "m", "m:latest"}  # type: ignore[call-overload]
+    assert models["copy"].keys["aliases"] == [
+        "copy:latest", "m:8b", {"name": "m:cool", "default": cool, "system": "Hi."}, "m", "m:latest",
+    ]  # fmt: skip
 
 
 def test_what_of_a_store_cannot_be_served_is_said(
