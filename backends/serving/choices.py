@@ -53,17 +53,15 @@ class Choice:
     def __post_init__(self) -> None:
         self._text = TextStream(self.stops)
 
-    def take(self, progress: Progress) -> Delta:
-        """One step of the engine, as it changes the answer."""
-        self.num_cached_tokens = max(self.num_cached_tokens, progress.num_cached_tokens)
-        text = self._take_tokens(progress.tokens) if self.generates else ""
-        piece, shown = self.tokenizer.piece, self.shown
-        self._piece = (lambda token: shown.get(token) or piece(token)) if shown else piece
-
     @property
     def stopped_by(self) -> str | None:
         """The stop string that ended the answer, if one did."""
         return self._text.stopped_by
+
+    def take(self, progress: Progress) -> Delta:
+        """One step of the engine, as it changes the answer."""
+        self.num_cached_tokens = max(self.num_cached_tokens, progress.num_cached_tokens)
+        text = self._take_tokens(progress.tokens) if self.generates else ""
         reason: str | None = progress.finish_reason
         if not self.generates:
             reason = "length"
