@@ -12,10 +12,9 @@ from aiohttp import web
 
 from swapper.core.registry import ModelSpec
 from swapper.errors import BadRequest, ConfigError, Unavailable
-from swapper.front import metrics as metrics_page
 from swapper.front.answer import Answer
 from swapper.front.dialects.anthropic.models import model_entry, model_list
-from swapper.front.metrics import Metrics
+from swapper.front.metrics import CONTENT_TYPE, Page
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound
@@ -41,7 +40,7 @@ class Admin:
     """The routes around the hot path. None of them loads a model, but `load`."""
 
     def __init__(
-        self, dispatcher: Dispatcher, metrics: Metrics, proxy: Proxy, *, unload_timeout_s: float
+        self, dispatcher: Dispatcher, metrics: Page, proxy: Proxy, *, unload_timeout_s: float
     ) -> None:
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -58,11 +57,8 @@ class Admin:
         return json_response({"status": "ok"})
 
     async def metrics(self, request: web.BaseRequest) -> web.StreamResponse:
-        text = metrics_page.page(
-            self._metrics, self._dispatcher.snapshot(), self._dispatcher.registry.models
-        )
-        response = web.Response(text=text)
-        response.headers["content-type"] = metrics_page.CONTENT_TYPE
+        response = web.Response(text=await self._metrics.text())
+        response.headers["content-type"] = CONTENT_TYPE
         return response
 
     async def reload(self, request: web.BaseRequest) -> web.StreamResponse:

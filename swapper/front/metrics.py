@@ -5,6 +5,7 @@ Labels are configured names only, so that clients cannot grow the page.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +14,14 @@ from itertools import accumulate
 
 from swapper.core.worker import WorkerState
 from swapper.front.call import Call
+from swapper.front.upstream import Upstream
+from swapper.front.worker_metrics import pages, relabelled
+from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.views import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 STATES = tuple(state.value for state in WorkerState)
+FRESH_S = 1.0
 BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 150, 600)
 SPANS = {
     "queue": "Waited for a worker, loading and swapping included.",
@@ -100,6 +105,32 @@ def page(metrics: Metrics, snapshot: Snapshot, models: Iterable[str]) -> str:
         _spans(metrics),
     )
     return "\n".join(line for family in families for line in family) + "\n"
+
+
+class Page:
+    """The page with the workers' own, made at most once a second, however many ask for it."""
+
+    def __init__(self, metrics: Metrics, dispatcher: Dispatcher, upstream: Upstream) -> None:
+        self._metrics = metrics
+        self._dispatcher = dispatcher
+        self._upstream = upstream
+        self._made_at = float("-inf")
+        self._text = ""
+        self._lock = asyncio.Lock()
+
+    async def text(self) -> str:
+        """No model is started for it, and no worker keeps it waiting for more than a second."""
+        async with self._lock:
+            now = self._dispatcher.clock()
+            if now - self._made_at > FRESH_S:
+                self._text, self._made_at = await self._make(), now
+            return self._text
+
+    async def _make(self) -> str:
+        theirs = await pages(self._upstream, self._dispatcher.own_endpoints())
+        models = self._dispatcher.registry.models
+        ours = page(self._metrics, self._dispatcher.snapshot(), models)
+        return "".join((ours, *(f"{line}\n" for line in relabelled(theirs))))
 
 
 def _requests(metrics: Metrics) -> list[str]:

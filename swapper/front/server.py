@@ -24,7 +24,7 @@ from swapper.front.call import Call
 from swapper.front.headers import request_id
 from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
-from swapper.front.metrics import Metrics
+from swapper.front.metrics import Metrics, Page
 from swapper.front.openai import error_response
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound, WrongMethod, refusal_of
@@ -107,11 +107,12 @@ class Front:
             keepalive_after_s=keepalive_after_s,
             keepalive_every_s=keepalive_every_s,
         )
-        self._admin = Admin(dispatcher, metrics, self._proxy, unload_timeout_s=unload_timeout_s)
+        page = Page(metrics, dispatcher, self._upstream)
+        self._admin = Admin(dispatcher, page, self._proxy, unload_timeout_s=unload_timeout_s)
         self._get: dict[str, Handler] = {
             "/": self._admin.hello,
-            "/health": self._admin.health,
             "/api/hello": self._admin.hello,  # where Claude Code looks whether anybody is there
+            "/health": self._admin.health,
             "/metrics": self._admin.metrics,
             "/running": self._admin.running,
             "/logs": self._admin.logs,

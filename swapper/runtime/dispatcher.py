@@ -18,7 +18,9 @@ import structlog
 from swapper.core import events as ev
 from swapper.core.registry import Registry
 from swapper.core.scheduler import Scheduler
+from swapper.core.worker import SERVING_STATES
 from swapper.errors import Unavailable
+from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.history import Decision
 from swapper.runtime.lease import Lease, Running, Ticket
 from swapper.runtime.log_ring import LogRing
@@ -193,6 +195,17 @@ class Dispatcher:
             if left <= 0 or not await self.changed(left):
                 return False
         return True
+
+    def own_endpoints(self) -> dict[str, Endpoint]:
+        """Where the ready workers answer that swapper has started, by model."""
+        workers = self._scheduler.books.workers
+        return {
+            running.model: running.handle.endpoint
+            for running in self._running.values()
+            if running.handle.pid is not None
+            and (worker := workers.get(running.model)) is not None
+            and worker.state in SERVING_STATES
+        }
 
     def pids(self) -> dict[ev.WorkerId, int]:
         """The first process of each worker that has one."""

@@ -58,6 +58,7 @@ class FakeDispatcher:
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.can_unload = True
+        self.measured: dict[str, Endpoint] = {}  # workers whose metrics are asked for
 
     @contextlib.asynccontextmanager
     async def lease(
@@ -104,6 +105,12 @@ class FakeDispatcher:
 
     def snapshot(self) -> Snapshot:
         return self.view
+
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def own_endpoints(self) -> dict[str, Endpoint]:
+        return self.measured
 
     def load(self, model: str) -> None:
         self.loads.append(model)

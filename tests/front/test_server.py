@@ -12,10 +12,11 @@ from swapper.config.listen import Listen
 from swapper.core.registry import ModelSpec
 from swapper.errors import RefusalKind, Unavailable
 from swapper.front.keys import ApiKey
+from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.placement import WorkerFacts
 from swapper.runtime.views import Snapshot
 from tests.front.conftest import House
-from tests.front.fakes import EVENTS_HEAD, LAST_CHUNK, PATIENCE_S, Peer, chunk, view
+from tests.front.fakes import EVENTS_HEAD, LAST_CHUNK, PATIENCE_S, Peer, chunk, http, view
 
 CHAT = "/v1/chat/completions"
 ASK = b'{"model":"tiny"}'
@@ -307,6 +308,35 @@ async def test_metrics(house: House) -> None:
     assert not any(line.startswith("swapper_request_swap_seconds_") for line in lines)
     assert 'swapper_request_first_byte_seconds_count{model="tiny"} 1' in lines
     assert 'swapper_request_duration_seconds_count{model="tiny"} 1' in lines
+
+
+async def test_workers_metrics_stand_on_the_page_with_their_models_name(house: House) -> None:
+    page = (
+        b"# HELP tokens_total Tokens.\n# TYPE tokens_total counter\ntokens_total 7\n"
+        b'took_bucket{le="1",model="x"} 3 1700000000\n<html>\n'
+    )
+    asked = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal asked
+        while True:
+            seen = await peer.request()
+            asked += (seen.method, seen.target) == ("GET", "/metrics")
+            await peer.send(http(page))
+
+    await house.worker(script)
+    here = house.dispatcher.endpoints[0]
+    gone = Endpoint(socket_path=f"{house.folder}/nobody.sock")
+    house.dispatcher.measured = {"tiny": here, 'o"rg': here, "dead": gone}
+    for _ in range(3):  # the page is kept for a second
+        got = await house.ask("GET", "/metrics")
+    assert asked == 2
+    assert got.body.decode().endswith(
+        "# HELP tokens_total Tokens.\n# TYPE tokens_total counter\n"
+        'tokens_total{model="tiny"} 7\ntokens_total{model="o\\"rg"} 7\n'
+        'took_bucket{model="tiny",le="1",exported_model="x"} 3 1700000000\n'
+        'took_bucket{model="o\\"rg",le="1",exported_model="x"} 3 1700000000\n'
+    )
 
 
 # ---------------------------------------------------------------- listening and the end
