@@ -66,16 +66,13 @@ def transformers_rate(path: Path, threads: int, asked: list[list[int]]) -> float
 async def rate(ask: Ask, asked: list[list[int]], clients: int) -> float:
     """Tokens a second of so many clients, each with its next request as soon as it has an answer."""
     left = iter(asked)
-    total = 0
 
-    async def client() -> None:
-        nonlocal total
-        for prompt in left:
-            total += await ask(prompt)
+    async def client() -> int:
+        return sum([await ask(prompt) for prompt in left])
 
     begun = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return total / (time.perf_counter() - begun)
+    counts = await asyncio.gather(*(client() for _ in range(clients)))
+    return sum(counts) / (time.perf_counter() - begun)
 
 
 @asynccontextmanager
