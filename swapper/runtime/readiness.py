@@ -10,7 +10,7 @@ from swapper.runtime.worker_client import status_of
 
 SHORTEST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.25
-PAUSE_PART = 0.05  # of the time waited so far: what asking too rarely may add to a load
+PAUSE_PART = 0.025  # of the time waited so far: what asking too rarely may add to a load
 
 
 async def until_ready(endpoint: Endpoint, path: str | None) -> None:

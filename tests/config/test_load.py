@@ -136,6 +136,7 @@ models:
     assert (launch.url, launch.ready) == ("http://127.0.0.1:${port}/prefix", None)
     assert (launch.api_key, launch.upstream_model) == ("a b", "org/model")
     assert config.models["m"].spec.variants[0].needs == {"cuda:0": 20 << 30, "host": 1 << 30}
+    assert config.models["m"].spec.parallel == 64  # what such servers take at once is their affair
 
 
 def test_url(configure: Configure) -> None:
@@ -148,6 +149,7 @@ models:
     assert (launch.url, launch.api_key, launch.upstream_model) == ("http://box:8080", "k", "x")
     assert config.models["m"].spec.ttl_s == 0
     assert config.models["n"].spec.ttl_s == 300
+    assert config.models["m"].spec.parallel == 64
 
 
 def test_echo_takes_what_it_is_given(configure: Configure) -> None:

@@ -139,9 +139,9 @@ def test_a_free_port_is_free_and_out_of_the_way_of_connections():
         assert not ports._can_bind(port)
 
 
-def test_asking_too_rarely_adds_a_twentieth_to_a_load_at_most():
-    assert pause_s(0.0) == pause_s(0.3) == 0.02
-    assert pause_s(1.0) == 0.05
+def test_asking_too_rarely_adds_a_fortieth_to_a_load_at_most():
+    assert pause_s(0.0) == pause_s(0.7) == 0.02
+    assert pause_s(2.0) == 0.05
     assert pause_s(60.0) == 0.25
 
 

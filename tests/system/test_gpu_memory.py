@@ -163,6 +163,29 @@ def test_memory_is_not_given_again_before_the_driver_has_it_back(serve_on, gpus)
     assert sorted(swapper.workers()) == ["neighbour", "second"]
 
 
+def test_one_that_sleeps_leaves_its_gpu_and_is_charged_to_the_host(serve_on, gpus):
+    """Another process's memory beside it: the second comes only when the driver has the first's back."""
+    swapper = serve_on(
+        echo("first", '"cuda:0": 800MiB, host: 50MiB', "can_sleep: true"),
+        echo("second", '"cuda:0": 700MiB, host: 50MiB', "can_sleep: true"),
+    )
+    assert swapper.chat("first").status_code == 200
+    pid = swapper.workers()["first"]
+    gpus.hold((0, pid, 800))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(swapper.chat, "second")
+        eventually(lambda: states(swapper).get("first") == "sleeping")
+        for _ in range(5):  # it sleeps, and its memory is not back
+            assert states(swapper) == {"first": "sleeping", "second": "waiting"}
+            time.sleep(0.1)
+        gpus.hold()
+        assert answer.result().status_code == 200
+    assert list(entry(swapper, "first")["memory"]["measured"]) == ["host"]
+    assert swapper.chat("first").status_code == 200
+    assert states(swapper) == {"first": "ready", "second": "sleeping"}
+    assert swapper.workers()["first"] == pid
+
+
 # ---------------------------------------------------------------- how much
 
 
