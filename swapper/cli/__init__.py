@@ -249,3 +249,62 @@ def create(name: str, modelfile: Path, config: Path) -> None:
     from swapper.cli.create import create_model
 
     create_model(name, modelfile, config)
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise click.BadParameter(f"'{text}' is no list of numbers; write 1,4,16")
+    return found
+
+
+@main.command()
+@click.argument("url")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option(
+    "-c",
+    "--concurrency",
+    default="1,4,16",
+    callback=_numbers,
+    help="Clients at once.",
+    metavar="N,N",
+)
+@click.option("-r", "--rounds", type=click.IntRange(1), default=4, help="Questions of each client.")
+@click.option("-n", "--max-tokens", type=click.IntRange(1), default=128, help="Longest answer.")
+@click.option(
+    "-p", "--prompt", default="Tell me a long story about the sea.", help="What is asked."
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    default="swapper-bench.html",
+    help="The page with plots.",
+)
+@click.option("--no-html", is_flag=True, help="No page.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+def bench(
+    url: str,
+    models: tuple[str, ...],
+    concurrency: list[int],
+    rounds: int,
+    max_tokens: int,
+    prompt: str,
+    html: Path,
+    no_html: bool,
+    as_json: bool,
+) -> None:
+    """Measure any OpenAI endpoint: time to the first token, between tokens, tokens per second.
+
+    With several MODELs they are then asked in turns, which shows what a swap costs. The key is
+    SWAPPER_API_KEY.
+    """
+    import os
+
+    from swapper.cli.bench import bench as run_bench
+
+    key = os.environ.get("SWAPPER_API_KEY", "")
+    page = None if no_html else html
+    sys.exit(run_bench(url, models, concurrency, rounds, max_tokens, prompt, key, page, as_json))
