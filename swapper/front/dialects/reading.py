@@ -162,9 +162,9 @@ def as_chunks(answer: Json) -> Iterator[Json]:
 
 
 def first_choice(chunk: Json) -> Json | None:
-    """The choice of a chunk; None where it has none, as one that only tells the usage."""
-    choices = chunk.get("choices")
-    return choices[0] if choices else None
+    """The first choice's part of a chunk; None where it has none, as one that only tells the usage."""
+    choices = chunk.get("choices") or ()
+    return next((choice for choice in choices if choice.get("index", 0) == 0), None)
 
 
 def has_finished(chunk: Json) -> bool:

@@ -326,6 +326,12 @@ def test_a_stream_says_which_sequence_ended_it() -> None:
     assert found[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
 
 
+def test_other_choices_are_not_mixed_in() -> None:
+    other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": None}]}
+    found = told(read(stream=True), delta(content="yes"), other, delta("stop"))
+    assert [e["delta"]["text"] for e in found if "text" in e.get("delta", ())] == ["yes"]
+
+
 def test_mixed_pieces_are_no_answer() -> None:
     translation = read(stream=True)
     first, second = call(0, "a", "f", "{"), call(1, "b", "g", "{")
