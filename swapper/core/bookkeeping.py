@@ -176,6 +176,11 @@ def _woke(books: Books, event: ev.WorkerWoke, now: float) -> None:
     demand = books.demand[worker.model]
     demand.wanted_since = demand.room_since = None
     demand.wake_s = now - worker.started_at
+    if event.memory:  # what it kept for its sleep alone is free again
+        needs = books.needs(worker.model, worker.variant)
+        told = {n: s for n, s in event.memory.items() if n in needs or books.ledger.budget(n)}
+        more = {name: max(size, needs.get(name, 0)) for name, size in told.items()}
+        books.ledger.shrink(worker.id, {**needs, **more}, now)
     _tell_measured(books, worker, {})
 
 

@@ -86,9 +86,11 @@ class WorkerSlept:
 
 @dataclass(frozen=True, slots=True)
 class WorkerWoke:
-    """The worker that was told to serves again."""
+    """The worker that was told to serves again. `memory` is what it holds now, by device; empty: it did
+    not say."""
 
     worker_id: WorkerId
+    memory: Bytes = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

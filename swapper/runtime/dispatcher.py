@@ -341,7 +341,7 @@ class Dispatcher:
             return
         reply = await say(running.handle.endpoint, "POST", "/wake", within_s=timeout_s)
         if reply.status == 200:
-            self.post(ev.WorkerWoke(worker_id))
+            self.post(ev.WorkerWoke(worker_id, running.handle.our_names(memory_of(reply))))
         else:
             self._say_sleep_failed(worker_id, "wake", reply.status)
         self._tell_changed()

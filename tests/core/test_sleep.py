@@ -90,6 +90,15 @@ def test_a_request_wakes_it_when_there_is_room_again():
     assert play(ev.WorkerWoke("a#1"), 201.5) == [ev.Grant(2, "a#1", swap_s=1.0, load_s=0.5)]
 
 
+def test_what_it_kept_for_its_sleep_alone_is_free_when_it_is_awake():
+    for told, expected in (({}, 7), ({"host": 3}, 3), ({"host": 0}, 1), ({"host": 9}, 9)):
+        play = asleep()
+        play(ev.RequestArrived(2, "a"), 200.0)
+        play(ev.WorkerSlept("b#2", ASLEEP), 201.0)
+        play(ev.WorkerWoke("a#1", told), 201.5)
+        assert play.charge("a#1") == {"cuda:0": 8, "host": expected}
+
+
 def test_a_wake_is_what_a_swap_costs_from_then_on():
     play = asleep()
     demand = play.scheduler.books.demand["a"]
