@@ -3,9 +3,8 @@
 To add one: write a `Translation` that makes an OpenAI body of a client's request and takes the answer
 back, chunk by chunk or whole; write a `Dialect` whose `read` makes one of a body and whose `refused`
 words an error; and give the `Dialect` a path in `Translator.routes`, with `Translator._infer` to serve
-it. Keep-alives, true statuses until
-the first byte and errors in the stream after it, clients that leave, a second try on a fresh worker,
-timings and logs are the handler's, for all dialects alike.
+it. Keep-alives, true statuses until the first byte and errors in the stream after it, clients that
+leave, a second try on a fresh worker, timings and logs are the handler's, for all dialects alike.
 
 The order of calls, for one request: `read`; `body` (by the handler); `waiting` while nothing has come,
 if the client streams; `granted` when a worker took it (again, if that one died before it answered);

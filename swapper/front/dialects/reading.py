@@ -155,6 +155,9 @@ def overflow_counts(message: str) -> tuple[int, int] | None:
 def as_chunks(answer: Json) -> Iterator[Json]:
     """A whole answer as the chunks of a stream, for servers that do not stream."""
     for choice in answer["choices"]:
+        if "message" not in choice:  # of a plain completion, which is the same streamed or not
+            yield {**answer, "choices": [choice]}
+            continue
         delta = dict(choice["message"])
         calls = delta.get("tool_calls") or []
         delta["tool_calls"] = [{**call, "index": index} for index, call in enumerate(calls)]
