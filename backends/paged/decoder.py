@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from backends.paged.attention import attend, store_kv
 from backends.paged.batch import Batch, KvCache
 from backends.paged.experts import Experts
+from backends.paged.kernels import rotate_and_store
 from backends.paged.layers import Linear, Mlp, Norm, empty, softcapped
-from backends.paged.rope import Angles, Rope, rotate
+from backends.paged.rope import Angles, Rope
 from backends.paged.spec import ModelSpec
 
 ALIGNMENT = 256  # bytes; what every tensor of the buffer starts at a multiple of
@@ -47,11 +48,11 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, batch: Batch, cache: KvCache) -> Tensor:
         """Hidden states [T, hidden_size] of `tokens` [T], final norm applied; their K/V are stored."""
-        hidden = self.embedding(tokens)
         angles = [rope(batch.positions, self.dtype) for rope in self.ropes]
+        residual, update = self.embedding(tokens), None
         for layer, kv in zip(self.layers, cache.layers, strict=True):
-            hidden = layer(hidden, angles, batch, kv)
-        return self.norm(hidden)  # type: ignore[no-any-return]
+            residual, update = layer(residual, update, angles, batch, kv)
+        return _joined(self.norm, residual, update)[1]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [n, vocab_size] float32 of hidden states [n, hidden_size]."""
@@ -123,20 +124,23 @@ class Layer(nn.Module):
         self.mlp_post_norm = norm(placement in ("post", "sandwich"))
 
     def forward(
-        self, hidden: Tensor, angles: Sequence[Angles], batch: Batch, kv: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        x = _normed(self.attention_norm, hidden)
+        self,
+        residual: Tensor,
+        update: Tensor | None,
+        angles: Sequence[Angles],
+        batch: Batch,
+        kv: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream, and what is still to be added to it (fused with the norm that follows)."""
+        residual, x = _joined(self.attention_norm, residual, update)
         attended = _normed(self.attention_post_norm, self.attention(x, angles, batch, kv))
         if self.is_parallel:
-            return hidden + attended + self.mlp(x)  # type: ignore[no-any-return]
-        hidden = self._added(hidden, attended)
-        x = self.mlp(_normed(self.mlp_norm, hidden))
-        return self._added(hidden, _normed(self.mlp_post_norm, x))
+            return residual, self._scaled(attended + self.mlp(x))
+        residual, x = _joined(self.mlp_norm, residual, self._scaled(attended))
+        return residual, self._scaled(_normed(self.mlp_post_norm, self.mlp(x)))
 
-    def _added(self, hidden: Tensor, x: Tensor) -> Tensor:
-        if self.residual_scale == 1.0:
-            return hidden + x
-        return torch.add(hidden, x, alpha=self.residual_scale)
+    def _scaled(self, update: Tensor) -> Tensor:
+        return update if self.residual_scale == 1.0 else update * self.residual_scale
 
 
 class Attention(nn.Module):
@@ -172,9 +176,10 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in (q, k, v))
         if self.norms_heads:
             q, k = _normed(self.q_norm, q), _normed(self.k_norm, k)
-        if self.rope is not None:
-            q, k = rotate(q, angles[self.rope]), rotate(k, angles[self.rope])
-        store_kv(k, v, *kv, batch.slots)
+        if self.rope is None:
+            store_kv(k, v, *kv, batch.slots)
+        else:
+            q = rotate_and_store(q, k, v, *angles[self.rope], *kv, batch.slots)
         attended = attend(
             q,
             *kv,
@@ -192,6 +197,16 @@ def _mlp(spec: ModelSpec, index: int, dtype: torch.dtype, device: torch.device) 
         return Experts(spec.hidden_size, spec.experts, spec.activation, dtype, device)
     width, inner = spec.hidden_size, spec.intermediate_size
     return Mlp(width, inner, spec.activation, spec.mlp_bias, dtype, device)
+
+
+def _joined(norm: Norm | None, residual: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
+    """residual + update, and its norm where there is one."""
+    if update is None:
+        return residual, _normed(norm, residual)
+    if norm is None:
+        total = residual + update
+        return total, total
+    return norm.added(residual, update)
 
 
 def _normed(norm: Norm | None, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backends.paged import kernels
 from backends.paged.spec import Activation, NormSpec
 
 
@@ -47,16 +48,23 @@ class Norm(nn.Module):
         self.bias = empty((width,), dtype, device) if spec.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        spec, weight, shape = self.spec, self.weight, self.weight.shape
-        if not spec.unit_offset:
-            if spec.kind == "rms":
-                return F.rms_norm(x, shape, weight, spec.eps)
-            return F.layer_norm(x, shape, weight, self.bias, spec.eps)
-        wide, scale = x.float(), weight.float() + 1.0
+        spec = self.spec
         if spec.kind == "rms":
-            return F.rms_norm(wide, shape, scale, spec.eps).to(x.dtype)
+            return kernels.rms_norm(x, self.weight, spec.eps, unit_offset=spec.unit_offset)
+        if not spec.unit_offset:
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, spec.eps)
         bias = None if self.bias is None else self.bias.float()
-        return F.layer_norm(wide, shape, scale, bias, spec.eps).to(x.dtype)
+        normed = F.layer_norm(x.float(), self.weight.shape, self.weight.float() + 1, bias, spec.eps)
+        return normed.to(x.dtype)
+
+    def added(self, residual: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """residual + x, and its norm."""
+        spec = self.spec
+        if spec.kind == "rms":
+            offset = spec.unit_offset
+            return kernels.add_rms_norm(residual, x, self.weight, spec.eps, unit_offset=offset)
+        total = residual + x
+        return total, self(total)
 
 
 class Mlp(nn.Module):
@@ -83,6 +91,8 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
     """What follows the first product of an MLP; gated, x holds gate and up one after the other."""
     if not activation.is_gated:
         return ACTIVATIONS[activation.kind](x)
+    if activation.kind in ("silu", "gelu_tanh"):
+        return kernels.gated(x, activation.kind)
     gate, up = x.chunk(2, dim=-1)
     if activation.kind == "clamped_swiglu":
         gate = gate.clamp(max=activation.limit)

@@ -1,4 +1,4 @@
-"""Rotary position embedding: frequencies by every published way of stretching them, and the rotation.
+"""Rotary position embedding: the angles, by every published way of stretching them.
 
 Heads are rotated in halves: dimension i with dimension i + dim / 2. Checkpoints that rotate neighbours
 have their query and key rows put in that order when they are read.
@@ -40,15 +40,6 @@ class Rope(nn.Module):
         angles = positions.to(torch.float32)[:, None] * self.frequencies
         cos, sin = angles.cos() * self.magnitude, angles.sin() * self.magnitude
         return cos.to(dtype)[:, None], sin.to(dtype)[:, None]
-
-
-def rotate(x: Tensor, angles: Angles) -> Tensor:
-    """x, [T, heads, head_dim], with the first dimensions of each head turned by `angles`."""
-    cos, sin = angles
-    half = cos.shape[-1]
-    first, second = x[..., :half], x[..., half : 2 * half]
-    turned = (first * cos - second * sin, second * cos + first * sin, x[..., 2 * half :])
-    return torch.cat(turned if x.shape[-1] > 2 * half else turned[:2], dim=-1)
 
 
 def frequencies(spec: RopeSpec, context: int) -> tuple[Tensor, float]:
