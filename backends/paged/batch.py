@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,8 @@ class Batch:
     block_tables: Tensor  # [B, max_blocks] int32, block numbers; beyond a sequence's blocks: 0
     max_query_length: int  # 1: all sequences decode
     max_context_length: int
+    # What attention without a kernel worked out of all this, the same for every layer; by what it depends on.
+    plans: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,9 @@ class DecodeGraphs:
         self._fill(tokens, batch, size)
         replay = self._replays.get(size)
         if replay is None:
-            inputs = self._first(size)
-            replay = self._capture(lambda: self._decoder(self._tokens[:size], inputs, cache))
+            replay = self._capture(
+                lambda: self._decoder(self._tokens[:size], self._first(size), cache)
+            )
             self._replays[size] = replay
         return replay()[:count]
 
