@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -169,3 +170,23 @@ def test_tools_with_a_model_of_our_own(api: Any, demo: str, forced: bool) -> Non
     if forced:
         assert [block.type for block in found.content] == ["tool_use"]
         assert found.content[0].name == "get_weather"
+
+
+def test_a_prompt_too_long_for_a_model_of_our_own(api: Any, demo: str) -> None:
+    """In the words out of which Claude Code reads both numbers."""
+    messages = [{"role": "user", "content": "word " * 20000}]
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        api.messages.create(model=demo, max_tokens=32000, messages=messages, timeout=60)
+    words = r"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)"
+    found = re.search(words, caught.value.message, re.IGNORECASE)
+    assert found is not None
+    assert int(found[1]) > int(found[2])
+    counted = api.messages.count_tokens(model=demo, messages=messages)
+    assert counted.input_tokens == int(found[1])
+
+
+def test_more_tokens_than_are_left_are_no_error(api: Any, demo: str) -> None:
+    found = api.messages.create(
+        model=demo, max_tokens=32000, messages=HELLO, stop_sequences=["."], timeout=60
+    )
+    assert found.stop_reason in ("end_turn", "stop_sequence", "max_tokens")
