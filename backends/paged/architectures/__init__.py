@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backends.paged.architectures import gemma, gpt_oss, llama, mixtral, olmo2, phi3, qwen
+from backends.paged.architectures import (
+    gemma,
+    gpt_oss,
+    llama,
+    mixtral,
+    olmo,
+    phi3,
+    qwen,
+    starcoder2,
+)
 from backends.paged.architectures.config import Config
 from backends.paged.spec import ModelSpec
 from backends.paged.weights import Names
@@ -21,12 +30,15 @@ ARCHITECTURES: Mapping[str, Callable[[Config], tuple[ModelSpec, Names]]] = {
     "LlamaForCausalLM": llama.llama,
     "MistralForCausalLM": llama.mistral,
     "MixtralForCausalLM": mixtral.mixtral,
-    "Olmo2ForCausalLM": olmo2.olmo2,
+    "Olmo2ForCausalLM": olmo.olmo2,
+    "Olmo3ForCausalLM": olmo.olmo3,
     "Phi3ForCausalLM": phi3.phi3,
     "Qwen2ForCausalLM": qwen.qwen2,
     "Qwen3ForCausalLM": qwen.qwen3,
     "Qwen3MoeForCausalLM": qwen.qwen3_moe,
+    "SeedOssForCausalLM": llama.seed_oss,
     "SmolLM3ForCausalLM": llama.smollm3,
+    "Starcoder2ForCausalLM": starcoder2.starcoder2,
 }
 
 UNSUPPORTED = ("use_bidirectional_attention", "is_encoder_decoder", "add_cross_attention")

@@ -28,6 +28,16 @@ def mistral(config: Config) -> tuple[ModelSpec, Names]:
     return llama_like(config, layers=layers(config, window_everywhere(config))), NAMES
 
 
+def seed_oss(config: Config) -> tuple[ModelSpec, Names]:
+    spec = llama_like(
+        config.over({"head_dim": 128}),
+        qkv_bias=config.flag("attention_bias", True),
+        out_bias=config.flag("attention_out_bias"),
+        mlp_bias=config.flag("mlp_bias"),
+    )
+    return spec, NAMES
+
+
 def granite(config: Config) -> tuple[ModelSpec, Names]:
     bias = config.flag("attention_bias")
     spec = llama_like(

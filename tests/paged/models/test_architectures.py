@@ -85,6 +85,18 @@ CASES = {
     ),
     "phi3": ("phi3", {"sliding_window": 12}),
     "olmo2": ("olmo2", {}),
+    "olmo3": (
+        "olmo3",
+        {
+            "sliding_window": 12,
+            "rope_parameters": {
+                "full_attention": YARN | {"rope_theta": 5000.0, "attention_factor": 1.1},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            },
+        },
+    ),
+    "seed_oss": ("seed_oss", {"head_dim": 16}),
+    "starcoder2": ("starcoder2", {"sliding_window": 12}),
     "smollm3": ("smollm3", {"no_rope_layer_interval": 2}),
     "granite": (
         "granite",
