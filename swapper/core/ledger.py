@@ -131,9 +131,11 @@ class Ledger:
                 returning.until = now + RETURN_S
 
     def observe(self, read: DevicesRead) -> None:
-        """Take note of what other programs leave: the free part and what our workers hold."""
+        """Take note of what other programs leave: the free part and what our workers hold, as far as it
+        is charged to them. What they hold beyond that is given to nobody either."""
         for name, reading in read.readings.items():
-            self._left[name] = reading.free + reading.ours
+            ours = min(reading.ours, self.charged(name)) if is_gpu(name) else reading.ours
+            self._left[name] = reading.free + ours
             if (returning := self._returning.get(name)) is not None:
                 # A reading begun before a worker's end may count its memory as ours still.
                 returning.unread = [(t, n) for t, n in returning.unread if t >= read.began_at]
