@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swapper.importing.matrix import BadExpression, allowed_sets
@@ -16,6 +16,8 @@ SETS = st.lists(st.frozensets(st.sampled_from(NAMES), min_size=1), max_size=5)
 
 
 @given(SETS)
+@example([frozenset("ab"), frozenset("bc"), frozenset("ac")])
+@example([frozenset("abc"), frozenset("abd"), frozenset("acd"), frozenset("bcd")])
 def test_exactly_the_allowed_sets_are_allowed(allowed: list[frozenset[str]]) -> None:
     limits = limits_of_sets(NAMES, allowed)
     for size in range(1, 5):
