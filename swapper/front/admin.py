@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
 from typing import Final, TypeAlias
 
+import msgspec
 from aiohttp import web
 
 from swapper.core.registry import ModelSpec
@@ -18,6 +20,7 @@ from swapper.front.metrics import CONTENT_TYPE, Page
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound
+from swapper.front.state import state
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.log_ring import LogLine
 from swapper.runtime.views import WorkerView
@@ -25,6 +28,7 @@ from swapper.runtime.views import WorkerView
 Reload: TypeAlias = Callable[[], Awaitable[object]]
 
 MAX_DECISIONS: Final = 200
+STATE_EVERY_S: Final = 1.0
 ANTHROPIC: Final = "anthropic-version"  # sent by every client of theirs, and by nobody else
 HELLO: Final = """swapper: every model behind one endpoint
 
@@ -60,6 +64,27 @@ class Admin:
         response = web.Response(text=await self._metrics.text())
         response.headers["content-type"] = CONTENT_TYPE
         return response
+
+    async def state(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Devices, models and the last requests, as of now."""
+        return json_response(await self._state())
+
+    async def events(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The state as server-sent events: at once, every second, and whenever a worker comes or goes."""
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+        answer = Answer(request, 200, "OK", headers, is_events=True)
+        with self._following(answer):
+            while request.transport is not None:
+                event = b"data: " + msgspec.json.encode(await self._state()) + b"\n\n"
+                if answer.send(event):
+                    await answer.drain()
+                await self._dispatcher.changed(STATE_EVERY_S)
+        return answer
+
+    async def _state(self) -> dict[str, object]:
+        tokens = await self._metrics.generated()
+        dispatcher = self._dispatcher
+        return state(dispatcher.snapshot(), dispatcher.registry, self._metrics.metrics, tokens)
 
     async def reload(self, request: web.BaseRequest) -> web.StreamResponse:
         """Read the configuration anew; what is wrong with it is a 400, and nothing has changed."""
@@ -159,22 +184,28 @@ class Admin:
 
     async def _follow(self, request: web.BaseRequest, model: str | None) -> Answer:
         answer = Answer(request, 200, "OK", [(b"content-type", b"text/plain; charset=utf-8")])
+        with self._following(answer):
+            async for line in self._dispatcher.logs.tail(model):
+                if answer.send(_log_line(line, model).encode("utf-8", "replace")):
+                    await answer.drain()
+        return answer
+
+    @contextlib.contextmanager
+    def _following(self, answer: Answer) -> Iterator[None]:
+        """For a stream that would never end by itself: it ends orderly when the server does."""
         task = asyncio.current_task()
         assert task is not None
         self._followers.add(task)
         try:
-            async for line in self._dispatcher.logs.tail(model):
-                if answer.send(_log_line(line, model).encode("utf-8", "replace")):
-                    await answer.drain()
+            yield
         except asyncio.CancelledError:
             answer.finish()
             raise
         finally:
             self._followers.discard(task)
-        return answer
 
     def stop_following(self) -> None:
-        """End the log streams, which would never end by themselves."""
+        """End the streams that would never end by themselves."""
         for task in self._followers:
             task.cancel()
 

@@ -6,8 +6,9 @@ Labels are configured names only, so that clients cannot grow the page.
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -15,13 +16,14 @@ from itertools import accumulate
 from swapper.core.worker import WorkerState
 from swapper.front.call import Call
 from swapper.front.upstream import Upstream
-from swapper.front.worker_metrics import pages, relabelled
+from swapper.front.worker_metrics import generated, pages, relabelled
 from swapper.runtime.dispatcher import Dispatcher
+from swapper.runtime.lease import Lease
 from swapper.runtime.views import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 STATES = tuple(state.value for state in WorkerState)
-FRESH_S = 1.0
+FRESH_S = 0.9
 BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 150, 600)
 SPANS = {
     "queue": "Waited for a worker, loading and swapping included.",
@@ -30,6 +32,24 @@ SPANS = {
     "first_byte": "From the request to the first byte of its answer.",
     "duration": "From the request to the end of its answer.",
 }
+
+
+RECENT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One request that is over; `at` in seconds since 1970."""
+
+    at: float
+    model: str | None
+    route: str
+    status: int
+    queue_s: float | None
+    load_s: float | None
+    first_byte_s: float | None
+    total_s: float
+    error: str | None
 
 
 class Histogram:
@@ -63,17 +83,33 @@ class Metrics:
     spans: dict[str, dict[str, Histogram]] = field(  # by model
         default_factory=lambda: {name: {} for name in SPANS}
     )
+    recent: deque[Told] = field(default_factory=lambda: deque(maxlen=RECENT))  # the newest last
     last_worker: dict[str, str] = field(default_factory=dict)
     active: int = 0
 
-    def count(self, model: str | None, route: str, code: int) -> None:
-        """One request is over. `model` is a configured name; None where none was found."""
-        self.requests[(model or "", route, code)] += 1
+    def ended(self, call: Call, now: float) -> None:
+        """A request is over; `now` on the clock of `call.started`. Its model is a configured name, or
+        None where none was found."""
+        self.active -= 1
+        self.requests[(call.model or "", call.route, call.status)] += 1
+        lease, first_byte = call.lease, call.first_byte
+        self.recent.append(
+            Told(
+                time.time(),
+                call.model,
+                call.route,
+                call.status,
+                None if lease is None else lease.queue_s,
+                None if lease is None else lease.load_s,
+                None if first_byte is None else first_byte - call.started,
+                now - call.started,
+                call.error,
+            )
+        )
+        if lease is not None:
+            self._time(call, lease, now)
 
-    def time(self, call: Call, ended: float) -> None:
-        """How long a request took that got a worker; `ended` on the clock of `call.started`."""
-        if (lease := call.lease) is None:
-            return
+    def _time(self, call: Call, lease: Lease, now: float) -> None:
         self._observe("queue", lease.model, lease.queue_s)
         if lease.load_s:
             self._observe("load", lease.model, lease.load_s)
@@ -81,7 +117,7 @@ class Metrics:
             self._observe("swap", lease.model, lease.swap_s)
         if call.first_byte is not None:
             self._observe("first_byte", lease.model, call.first_byte - call.started)
-        self._observe("duration", lease.model, ended - call.started)
+        self._observe("duration", lease.model, now - call.started)
 
     def _observe(self, span: str, model: str, seconds: float) -> None:
         histograms = self.spans[span]
@@ -108,29 +144,40 @@ def page(metrics: Metrics, snapshot: Snapshot, models: Iterable[str]) -> str:
 
 
 class Page:
-    """The page with the workers' own, made at most once a second, however many ask for it."""
+    """Our metrics with the workers' own, which are asked for at most once a second, whoever wants them.
+
+    No model is started for it, and no worker keeps it waiting for more than a second.
+    """
 
     def __init__(self, metrics: Metrics, dispatcher: Dispatcher, upstream: Upstream) -> None:
-        self._metrics = metrics
+        self.metrics = metrics
         self._dispatcher = dispatcher
         self._upstream = upstream
-        self._made_at = float("-inf")
-        self._text = ""
+        self._asked_at = float("-inf")
+        self._theirs: dict[str, str] = {}
+        self._text = ""  # of this second; empty until it is wanted
         self._lock = asyncio.Lock()
 
     async def text(self) -> str:
-        """No model is started for it, and no worker keeps it waiting for more than a second."""
+        """The whole page."""
+        theirs = await self._pages()
+        if not self._text:
+            models = self._dispatcher.registry.models
+            ours = page(self.metrics, self._dispatcher.snapshot(), models)
+            self._text = "".join((ours, *(f"{line}\n" for line in relabelled(theirs))))
+        return self._text
+
+    async def generated(self) -> dict[str, int]:
+        """How many tokens the model's workers have generated, by model, where they say so."""
+        return generated(await self._pages())
+
+    async def _pages(self) -> dict[str, str]:
         async with self._lock:
             now = self._dispatcher.clock()
-            if now - self._made_at > FRESH_S:
-                self._text, self._made_at = await self._make(), now
-            return self._text
-
-    async def _make(self) -> str:
-        theirs = await pages(self._upstream, self._dispatcher.own_endpoints())
-        models = self._dispatcher.registry.models
-        ours = page(self._metrics, self._dispatcher.snapshot(), models)
-        return "".join((ours, *(f"{line}\n" for line in relabelled(theirs))))
+            if now - self._asked_at > FRESH_S:
+                self._theirs = await pages(self._upstream, self._dispatcher.own_endpoints())
+                self._asked_at, self._text = now, ""
+            return self._theirs
 
 
 def _requests(metrics: Metrics) -> list[str]:

@@ -109,9 +109,7 @@ class Proxy:
     def ended(self, call: Call) -> None:
         """A call is over, however it ended: counted, timed and told of in one line."""
         now = time.perf_counter()
-        self._metrics.active -= 1
-        self._metrics.count(call.model, call.route, call.status)
-        self._metrics.time(call, now)
+        self._metrics.ended(call, now)
         call.tell(self._log, now)
 
     async def _infer(self, call: Call) -> web.StreamResponse:

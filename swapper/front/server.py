@@ -118,6 +118,8 @@ class Front:
             "/logs": self._admin.logs,
             "/v1/models": self._admin.models,
             "/swapper/v1/decisions": self._admin.decisions,
+            "/swapper/v1/state": self._admin.state,
+            "/swapper/v1/events": self._admin.events,
         }
         self._runner: web.ServerRunner | None = None
         self._server: web.Server | None = None

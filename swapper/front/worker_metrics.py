@@ -14,6 +14,10 @@ from swapper.runtime.endpoint import Endpoint
 LONGEST_PAGE: Final = 4 * 1024 * 1024
 WITHIN_S: Final = 1.0  # a worker that takes longer is left out this time
 SAMPLE: Final = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?[ \t]+(\S.*)")
+GENERATED: Final = re.compile(  # how many tokens, as engines call it
+    r"^(?:llamacpp:tokens_predicted_total|(?:vllm|sglang):generation_tokens_total)(?:\{.*\})? (\S+)",
+    re.MULTILINE,
+)
 OWN_MODEL: Final = re.compile(r'(^|,)\s*model="')
 
 
@@ -21,6 +25,12 @@ async def pages(upstream: Upstream, endpoints: Mapping[str, Endpoint]) -> dict[s
     """What each model's worker has to say, by the model's name; those that say nothing are left out."""
     found = await asyncio.gather(*(_page(upstream, endpoint) for endpoint in endpoints.values()))
     return {model: text for model, text in zip(endpoints, found, strict=True) if text}
+
+
+def generated(pages: Mapping[str, str]) -> dict[str, int]:
+    """How many tokens each model's worker has generated since it started, where it says so."""
+    found = {model: GENERATED.findall(text) for model, text in pages.items()}
+    return {model: int(sum(map(float, counts))) for model, counts in found.items() if counts}
 
 
 def relabelled(pages: Mapping[str, str]) -> list[str]:

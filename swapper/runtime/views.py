@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from swapper.core import events as ev
@@ -32,18 +32,36 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceView:
+    """One device, in bytes: what we may use, what other programs hold of that, what is set aside."""
+
+    name: str
+    budget: int
+    others: int
+    charged: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All workers, and how many requests wait for each model that somebody waits for."""
+    """All workers, how many requests wait for each model that somebody waits for, and the devices."""
 
     workers: tuple[WorkerView, ...]
     waiting: Mapping[str, int]
+    devices: tuple[DeviceView, ...] = ()
 
 
 def snapshot(books: Books, running: Mapping[ev.WorkerId, Running], now: float) -> Snapshot:
     """What the books say, and what is known of its workers' processes."""
     waiting = {model: len(d.queue) for model, d in books.demand.items() if d.queue}
     views = (_view(books, model, running, now) for model in books.workers)
-    return Snapshot(tuple(views), waiting)
+    return Snapshot(tuple(views), waiting, tuple(_devices(books)))
+
+
+def _devices(books: Books) -> Iterator[DeviceView]:
+    ledger = books.ledger
+    for name, budget in books.registry.budgets.items():
+        others = max(0, budget - ledger.capacity(name))
+        yield DeviceView(name, budget, others, ledger.charged(name))
 
 
 def _view(

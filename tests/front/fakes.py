@@ -51,7 +51,7 @@ class FakeDispatcher:
         self.keys: list[tuple[str, int]] = []
         self.waiting = 0
         self.held = 0
-        self.changed = asyncio.Condition()
+        self.news = asyncio.Condition()
         self.logs = LogRing()
         self.known: dict[str, WorkerFacts] = {}
         self.view = Snapshot((), {})
@@ -87,13 +87,13 @@ class FakeDispatcher:
         asyncio.get_running_loop().create_task(self._notify())
 
     async def _notify(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
+        async with self.news:
+            self.news.notify_all()
 
     async def until(self, *, waiting: int | None = None, held: int | None = None) -> None:
         """Return once so many requests wait, or hold a lease."""
-        async with asyncio.timeout(PATIENCE_S), self.changed:
-            await self.changed.wait_for(
+        async with asyncio.timeout(PATIENCE_S), self.news:
+            await self.news.wait_for(
                 lambda: waiting in (None, self.waiting) and held in (None, self.held)
             )
 
@@ -108,6 +108,11 @@ class FakeDispatcher:
 
     def clock(self) -> float:
         return asyncio.get_running_loop().time()
+
+    async def changed(self, timeout_s: float) -> bool:
+        async with self.news:
+            await self.news.wait()
+        return True
 
     def own_endpoints(self) -> dict[str, Endpoint]:
         return self.measured

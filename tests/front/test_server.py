@@ -14,7 +14,7 @@ from swapper.errors import RefusalKind, Unavailable
 from swapper.front.keys import ApiKey
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.placement import WorkerFacts
-from swapper.runtime.views import Snapshot
+from swapper.runtime.views import DeviceView, Snapshot
 from tests.front.conftest import House
 from tests.front.fakes import EVENTS_HEAD, LAST_CHUNK, PATIENCE_S, Peer, chunk, http, view
 
@@ -337,6 +337,49 @@ async def test_workers_metrics_stand_on_the_page_with_their_models_name(house: H
         'took_bucket{model="tiny",le="1",exported_model="x"} 3 1700000000\n'
         'took_bucket{model="o\\"rg",le="1",exported_model="x"} 3 1700000000\n'
     )
+
+
+async def test_the_state_says_what_a_page_shows(house: House) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            seen = await peer.request()
+            is_page = seen.target == "/metrics"
+            await peer.send(http(b"llamacpp:tokens_predicted_total 41\n" if is_page else b"{}"))
+
+    await house.worker(script)
+    await house.chat()
+    house.dispatcher.measured = {"tiny": house.dispatcher.endpoints[0]}
+    device = DeviceView("host", budget=100, others=10, charged=60)
+    house.dispatcher.view = Snapshot((view("tiny"),), {"org/model:7b": 3}, (device,))
+    got = (await house.ask("GET", "/swapper/v1/state")).json
+    assert got["devices"] == [{"name": "host", "budget": 100, "others": 10, "charged": 60}]
+    models = {model["name"]: model for model in got["models"]}
+    assert models["tiny"]["state"] == "ready"
+    assert models["tiny"]["tokens"] == 41
+    assert models["tiny"]["reserved"] == {"host": 100}
+    assert models["org/model:7b"] | {"state": "stopped", "waiting": 3} == models["org/model:7b"]
+    (request,) = got["requests"]
+    assert (request["model"], request["status"], request["queue_s"]) == ("tiny", 200, 0.25)
+    assert request["first_byte_s"] <= request["total_s"]
+
+
+async def test_the_state_is_streamed_until_the_end(house: House) -> None:
+    client = await house.client()
+    await client.begin("GET", "/swapper/v1/events")
+    _, headers = await client.head()
+    assert headers["content-type"] == "text/event-stream"
+    pieces = client.pieces(headers)
+    assert b'"state":"stopped"' in await anext(pieces)
+    house.dispatcher.view = Snapshot((view("tiny", "starting"),), {})
+    async with house.dispatcher.news:
+        house.dispatcher.news.notify_all()
+    piece = await anext(pieces)
+    assert piece.startswith(b"data: {")
+    assert b'"state":"starting"' in piece
+    assert house.front is not None
+    assert await house.front.close(PATIENCE_S)
+    assert [piece async for piece in pieces] == []
+    house.front = None
 
 
 # ---------------------------------------------------------------- listening and the end

@@ -310,3 +310,20 @@ async def test_models_in_anthropics_shape(house: House) -> None:
 async def test_claude_code_finds_somebody_there(house: House) -> None:
     for path in ("/", "/api/hello"):
         assert (await house.ask("HEAD", path)).status == 200
+
+
+@pytest.mark.parametrize("depth", [*range(20, 1100, 40), 5000, 50_000])
+async def test_any_depth_is_answered(house: House, depth: int) -> None:
+    """By a translation of it, or by a 400."""
+    await house.worker(answering(http(json.dumps(ANSWER).encode())))
+    opening, closing = b'[{"type":"search_result","content":', b"}]"
+    content = opening * depth + b"[]" + closing * depth
+    message = b'{"role":"user","content":%b}' % content
+    got = await house.post(
+        "/v1/messages", b'{"model":"tiny","max_tokens":9,"messages":[%b]}' % message
+    )
+    assert got.status in (200, 400)
+    schema = b'{"a":' * depth + b"1" + b"}" * depth
+    tool = b'{"type":"function","name":"f","parameters":%b}' % schema
+    got = await house.post("/v1/responses", b'{"model":"tiny","input":"x","tools":[%b]}' % tool)
+    assert got.status in (200, 400)
