@@ -70,6 +70,28 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Interleaved:
+    """Rows of queries, keys and values, where rotation pairs neighbours: queries and keys are put in the
+    order in which it pairs halves. `rotated` are the first of each head's `head_dim` rows."""
+
+    names: Sequence[str]
+    head_dim: int
+    rotated: int
+
+    def expects(self, shape: Shape, parts: Sequence[int]) -> Mapping[str, Wanted]:
+        return Rows(self.names).expects(shape, parts)
+
+    def fill(self, target: Tensor, parts: Sequence[int], read: Read) -> None:
+        pairs, rest = range(0, self.rotated, 2), range(self.rotated, self.head_dim)
+        order = torch.tensor([*pairs, *(i + 1 for i in pairs), *rest])
+        queries, keys, values = torch.split(target, list(parts))
+        for piece, name in zip((queries, keys), self.names, strict=False):
+            heads = read(name).unflatten(0, (-1, self.head_dim))
+            piece.copy_(heads[:, order].flatten(0, 1))
+        values.copy_(read(self.names[2]))
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """Such rows for each expert."""
 

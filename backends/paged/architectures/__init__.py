@@ -8,6 +8,7 @@ from typing import Any
 from backends.paged.architectures import (
     gemma,
     gpt_oss,
+    interleaved,
     llama,
     mixtral,
     olmo,
@@ -21,10 +22,12 @@ from backends.paged.weights import Names
 from backends.serving.engine import EngineError
 
 ARCHITECTURES: Mapping[str, Callable[[Config], tuple[ModelSpec, Names]]] = {
+    "Ernie4_5ForCausalLM": interleaved.ernie4_5,
     "Gemma2ForCausalLM": gemma.gemma2,
     "Gemma3ForCausalLM": gemma.gemma3,
     "Gemma3ForConditionalGeneration": gemma.gemma3_beside_images,
     "GemmaForCausalLM": gemma.gemma,
+    "Glm4ForCausalLM": interleaved.glm4,
     "GptOssForCausalLM": gpt_oss.gpt_oss,
     "GraniteForCausalLM": llama.granite,
     "LlamaForCausalLM": llama.llama,
