@@ -78,7 +78,7 @@ def test_serve_says_why_not(
     monkeypatch.setattr("swapper.config.demo_config", no_demo)
     assert (swapper("serve").exit_code, swapper("serve").stderr) == (78, "no demo here\n")
     assert "nix.yaml: cannot be read" in swapper("serve", "nix.yaml").stderr
-    assert "there is no GGUF model in this folder" in swapper("serve", str(tmp_path)).stderr
+    assert "there is no model in this folder" in swapper("serve", str(tmp_path)).stderr
     assert swapper("serve", good, "-c", good).exit_code == 2
     result = swapper("serve", good, "--listen", "nowhere")
     assert (result.exit_code, "'nowhere' is not an address" in result.stderr) == (2, True)

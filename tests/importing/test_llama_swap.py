@@ -129,6 +129,20 @@ def test_what_is_left_out_is_said_at_its_place() -> None:
     assert "startPort" not in text  # nobody misses it
 
 
+def test_parameters_by_name_are_the_models_for_its_own_name() -> None:
+    text = """
+models:
+  m:
+    cmd: sh
+    filters:
+      setParams: {top_p: 0.9}
+      setParamsByID: {"${MODEL_ID}": {effort: medium}, "${MODEL_ID}:high": {effort: high}}
+"""
+    said = served(text).adjustments
+    assert said["m"].set == {"top_p": 0.9, "effort": "medium"}
+    assert said["m:high"].set == {"top_p": 0.9, "effort": "high"}
+
+
 def test_served_as_it_is_every_line_is_the_originals(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(EVERYTHING.replace("cmd: sh run", "cmd: nothing-like-it run"))
