@@ -72,21 +72,25 @@ class Runner:
     def _inputs(self, chunks: Ordered[Chunk]) -> tuple[Tensor, Batch]:
         seats = np.array([chunk.sequence.seat for chunk in chunks])
         begins = np.array([chunk.start for chunk in chunks])
-        lengths = np.array([chunk.length for chunk in chunks])
-        starts = np.zeros(len(chunks) + 1, np.int32)
-        np.cumsum(lengths, out=starts[1:])
+        lengths = [chunk.length for chunk in chunks]
         for chunk in chunks:
             self._show(chunk)
-        positions = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], lengths)
-        blocks = self._tables[np.repeat(seats, lengths), positions // BLOCK_SIZE]
-        longest = int((begins + lengths).max())
+        ends = begins + lengths
+        starts = np.zeros(len(chunks) + 1, np.int32)
+        np.cumsum(lengths, out=starts[1:])
+        positions, rows = begins, seats
+        if max(lengths) > 1:
+            positions = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], lengths)
+            rows = np.repeat(seats, lengths)
+        blocks = self._tables[rows, positions // BLOCK_SIZE]
+        longest = int(ends.max())
         batch = Batch(
             positions=self._tensor(positions),
             slots=self._tensor(blocks.astype(np.int64) * BLOCK_SIZE + positions % BLOCK_SIZE),
             query_starts=self._tensor(starts),
-            context_lengths=self._tensor((begins + lengths).astype(np.int32)),
+            context_lengths=self._tensor(ends.astype(np.int32)),
             block_tables=self._tensor(self._tables[seats, : cdiv(longest, BLOCK_SIZE)]),
-            max_query_length=int(lengths.max()),
+            max_query_length=max(lengths),
             max_context_length=longest,
         )
         return self._tensor(_tokens(chunks)), batch

@@ -25,9 +25,10 @@ def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
     if not bool(stored.all()):
         k, v, slots = k[stored], v[stored], slots[stored]
     block_size = k_cache.shape[1]
-    for new, cache in ((k, k_cache), (v, v_cache)):
-        rows, stride = _token_rows(cache)
-        places = slots // block_size * stride + slots % block_size
+    k_rows, stride = _token_rows(k_cache)
+    v_rows, _ = _token_rows(v_cache)
+    places = slots + slots // block_size * (stride - block_size)
+    for new, rows in ((k, k_rows), (v, v_rows)):
         rows.index_copy_(0, places, new.reshape(-1, rows.shape[1]).to(rows.dtype))
 
 
