@@ -72,15 +72,16 @@ class Repository:
             _verify(file, part)
             part.replace(target)
         except OSError as error:
-            raise ConfigError(f"{target}: {error.strerror or error}") from None
+            why = error.strerror or str(error).splitlines()[0]
+            raise ConfigError(f"{target}: {why}") from None
         return target
 
     def _download(self, file: RemoteFile, part: Path, progress: Callable[[int], None]) -> None:
         if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # the hub gives these out in another way
-            found = hf_hub_download(
-                self._name, file.path, revision=self._revision, local_dir=part.parent / ".whole"
-            )
+            whole = part.with_suffix(".whole")
+            found = hf_hub_download(self._name, file.path, revision=self._revision, local_dir=whole)
             Path(found).replace(part)
+            shutil.rmtree(whole)
             progress(file.size)
             return
         with part.open("ab") as out:

@@ -118,6 +118,16 @@ def test_a_wrong_checksum_is_refused(hub: Any, pull: Pull, weights: bytes, place
     assert list(place.iterdir()) == []
 
 
+def test_a_file_that_is_shorter_than_told_is_refused(hub: Any, pull: Pull, place: Path) -> None:
+    hub.repositories["org/Tiny-GGUF"] = {"Tiny-Q4_K_M.gguf": b"short"}
+    hub.claims["Tiny-Q4_K_M.gguf"] = {"size": 10}
+    status, _, err = pull("org/Tiny-GGUF", "--no-config")
+    assert status == 1
+    assert "should be of size 10 but has size 5" in err
+    assert len([line for line in err.splitlines() if "Error" in line]) == 1
+    assert not (place / "Tiny-Q4_K_M.gguf").exists()
+
+
 def test_a_disk_too_small_is_refused_before(hub: Any, pull: Pull, place: Path) -> None:
     hub.repositories["org/Tiny-GGUF"] = {"Tiny-Q4_K_M.gguf": b"x"}
     hub.claims["Tiny-Q4_K_M.gguf"] = {"size": 1 << 60}
