@@ -41,11 +41,19 @@ def rotate_and_store(
     v_cache: Tensor,
     slots: Tensor,
 ) -> Tensor:
-    store_kv(rotated(k, cos, sin), v, k_cache, v_cache, slots)
-    return rotated(q, cos, sin)
+    num_heads = q.shape[1]
+    turned = rotated(torch.cat((q, k), dim=1), cos, sin)
+    store_kv(turned[:, num_heads:], v, k_cache, v_cache, slots)
+    return turned[:, :num_heads]
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = cos.shape[-1]
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+    first, second = x[..., :half], x[..., half : 2 * half]
+    parts = [
+        torch.addcmul(first * cos, second, sin, value=-1),
+        torch.addcmul(second * cos, first, sin),
+    ]
+    if 2 * half < x.shape[-1]:
+        parts.append(x[..., 2 * half :])
+    return torch.cat(parts, dim=-1)
