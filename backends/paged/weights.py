@@ -86,8 +86,9 @@ class Interleaved:
         order = torch.tensor([*pairs, *(i + 1 for i in pairs), *rest])
         queries, keys, values = torch.split(target, list(parts))
         for piece, name in zip((queries, keys), self.names, strict=False):
-            heads = read(name).unflatten(0, (-1, self.head_dim))
-            piece.copy_(heads[:, order].flatten(0, 1))
+            rows = read(name)
+            heads = rows.view(-1, self.head_dim, *rows.shape[1:])
+            piece.copy_(heads[:, order].view(rows.shape))
         values.copy_(read(self.names[2]))
 
 
