@@ -32,3 +32,11 @@ class ByteTokenizer:
     def piece(self, token: int) -> bytes:
         """The byte; nothing for a special token."""
         return _PIECES[token]
+
+    def text(self, token: int) -> str:
+        """A special token's name; a byte has none that could not be another character's too."""
+        return SPECIAL[token - 256] if 256 <= token < VOCAB_SIZE else ""
+
+    def ends_answer(self, token: int) -> bool:
+        """Whether `token` is one of the two that end a message."""
+        return token in (EOS, IM_END)

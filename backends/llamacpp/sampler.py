@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import random
 from array import array
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.serving.engine import SamplingParams, Token
+from backends.serving.engine import Constraint, SamplingParams, Token
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,20 +24,12 @@ COLDEST = 1e-4  # below this temperature the best is all there is, and dividing 
 BLOCK = 512  # a draw from the whole vocabulary finds the block first: a cumulative sum is slow
 
 
-class Constraint(Protocol):
-    """What a Grammar offers."""
-
-    def allows(self, token: int) -> bool: ...
-    def filter(self, logits: NDArray[np.float32]) -> NDArray[np.float32] | None: ...
-    def accept(self, token: int) -> None: ...
-
-
 class Sampler:
     """One sequence's way of choosing. Its random numbers depend on its seed and nothing else."""
 
-    def __init__(self, params: SamplingParams, grammar: Constraint | None = None) -> None:
+    def __init__(self, params: SamplingParams) -> None:
         self.params = params
-        self._grammar = grammar
+        self._constraint = params.grammar.start() if params.grammar else None
         self._random = random.Random(params.seed)
         self._is_plain = (
             not params.logit_bias
@@ -50,6 +42,7 @@ class Sampler:
         self, logits: NDArray[np.float32], tokens: array[int], num_prompt: int, *, banned: set[int]
     ) -> int | None:
         """The token that comes after `tokens`; None when the grammar lets nothing follow.
+        Raises EngineError where the grammar cannot be followed any more.
 
         `banned` tokens are not chosen. `logits` is not changed.
         """
@@ -57,18 +50,15 @@ class Sampler:
         if banned:
             shaped = shaped.copy() if shaped is logits else shaped
             shaped[list(banned)] = -np.inf
-        token = self._choose(shaped)
-        if self._grammar is not None and not self._grammar.allows(token):
-            filtered = self._grammar.filter(shaped)
-            if filtered is None or not np.isfinite(filtered.max()):
+        if self._constraint is not None:
+            shaped = _allowed(shaped, self._constraint)
+            if not np.isfinite(shaped.max()):
                 return None
-            token = self._choose(filtered)
-        return token
+        return self._choose(shaped)
 
-    def accept(self, token: int) -> None:
-        """`token` is what came of it."""
-        if self._grammar is not None:
-            self._grammar.accept(token)
+    def accept(self, token: int) -> bool:
+        """`token` is what came of it; whether the grammar lets nothing follow."""
+        return self._constraint is not None and self._constraint.accept(token)
 
     def _shape(
         self, logits: NDArray[np.float32], tokens: array[int], num_prompt: int
@@ -147,6 +137,12 @@ class Sampler:
             ids = _likeliest(logits, MANY)
             shares = np.exp((logits[ids] - top).astype(np.float64)) / total
         return ids, shares
+
+
+def _allowed(logits: NDArray[np.float32], constraint: Constraint) -> NDArray[np.float32]:
+    bits = np.frombuffer(constraint.mask(), np.uint8)
+    allowed = np.unpackbits(bits, count=len(logits), bitorder="little").view(np.bool_)
+    return np.where(allowed, logits, np.float32(-np.inf))
 
 
 def _likeliest(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from backends.llamacpp.batch import Chunk
 from backends.llamacpp.context import ABORTED, NO_CELLS, OK
-from backends.llamacpp.grammar import Grammar
 from backends.llamacpp.pace import Pace
 from backends.llamacpp.sampler import Sampler, scored
 from backends.llamacpp.scheduler import KvMemory, Scheduler
@@ -94,10 +93,8 @@ class Stepper:
         return self.scheduler.has_work
 
     def submit(self, answer: Answer) -> None:
-        """Take `answer` on; raises EngineError for a grammar that is none."""
-        sampling = answer.request.sampling
-        grammar = Grammar(self._vocabulary.pointer, sampling.grammar) if sampling.grammar else None
-        answer.sampler = Sampler(sampling, grammar)
+        """Take `answer` on."""
+        answer.sampler = Sampler(answer.request.sampling)
         self._answers[answer.sequence] = answer
         self.scheduler.add(answer.sequence)
 
@@ -159,7 +156,11 @@ class Stepper:
             if chunk.start < chunk.sequence.num_prompt:
                 self.counters.prompt_tokens += chunk.length
             if chunk.ends_prompt:
-                progress = self._progress(answer, self._context.logits(row + chunk.length - 1))
+                try:
+                    progress = self._progress(answer, self._context.logits(row + chunk.length - 1))
+                except EngineError as error:  # of its grammar
+                    outcomes += self._end([chunk.sequence], error)
+                    continue
                 outcomes.append((answer, progress))
                 if progress.finish_reason is not None:
                     self._finish(answer)
@@ -197,7 +198,8 @@ class Stepper:
             if not answer.request.sampling.ignore_eos or token in banned:
                 return None, "stop"
             banned.add(token)
-        sampler.accept(token)
+        if sampler.accept(token):
+            return token, "stop"
         return token, "length" if sequence.num_answer + 1 >= sequence.max_tokens else None
 
     def _score(self, answer: Answer, chunk: Chunk, row: int) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from backends.serving.chat import ChatTemplate
+from backends.serving.chat import chat_text
 from backends.serving.choices import Choice
-from backends.serving.encoder import Encoder
-from backends.serving.engine import Engine, GenerateRequest, SamplingParams
+from backends.serving.engine import GenerateRequest, Grammar, SamplingParams
 from backends.serving.errors import bad_request
+from backends.serving.model import ServedModel
 from backends.serving.openai import ChatReply, CompletionReply
-from backends.serving.prompts import read_prompts, room
+from backends.serving.prompts import infill_prompts, read_prompts, room
 from backends.serving.requests import (
     MAX_LOGPROBS,
     ChatRequest,
@@ -21,26 +21,26 @@ from backends.serving.requests import (
     sampling,
     stops,
 )
-from backends.serving.tools import ToolCallReader
+from backends.serving.structure import content_rules
+from backends.serving.toolbox import Toolbox, read_toolbox
+from backends.serving.tools import AnswerReader, Wanted, answer_rules, writer
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's, where a plain completion names no limit
 
 
-async def chat(
-    engine: Engine, encoder: Encoder, template: ChatTemplate, request: ChatRequest, scope: str
-) -> ChatReply:
+async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatReply:
     """A chat completion, checked and ready to run."""
     check(request)
-    tools = _tools(request)
-    if tools and not template.shows_tools:
-        raise bad_request("This model's chat template has no place for tools", "tools")
-    text = _chat_text(template, request, tools)
+    engine, template = model.engine, model.template
+    toolbox = read_toolbox(request)
+    text = chat_text(template, request)
     # A template that writes BOS itself must not get a second one from the tokenizer.
     bos = engine.info.bos_token
     writes_bos = bool(bos) and text.startswith(bos)
-    prompt = await encoder.encode(text, add_special=not writes_bos)
+    prompt = await model.encoder.encode(text, add_special=not writes_bos)
     max_tokens = room(engine, prompt, _wanted_tokens(request), "messages")
-    params = sampling(request, engine.info.vocab_size, _chat_logprobs(request))
+    grammar = await _chat_grammar(model, request, toolbox, text)
+    params = sampling(request, engine.info.vocab_size, _chat_logprobs(request), grammar)
     n = request.n or 1
     choices = [
         Choice(
@@ -48,20 +48,49 @@ async def chat(
             GenerateRequest(prompt, max_tokens, _seeded(params, index), scope),
             engine.tokenizer,
             stops(request),
-            ToolCallReader(1 if request.parallel_tool_calls is False else None) if tools else None,
+            *_reading(model, toolbox, text),
         )
         for index in range(n)
     ]
     return ChatReply(engine, choices, n)
 
 
-def _chat_text(
-    template: ChatTemplate, request: ChatRequest, tools: list[dict[str, Any]] | None
-) -> str:
-    extra = dict(request.chat_template_kwargs or {})
-    if request.reasoning_effort is not None:
-        extra.setdefault("reasoning_effort", request.reasoning_effort)
-    return template.render(request.messages, tools, extra)
+async def _chat_grammar(
+    model: ServedModel, request: ChatRequest, toolbox: Toolbox, prompt: str
+) -> Grammar | None:
+    """What the answer must follow, if the request asks for anything of it."""
+    content, param = content_rules(request) or (None, "tools")
+    dialect = model.dialect
+    if toolbox.forced:
+        wanted = Wanted(None, toolbox.forced, toolbox.is_single)
+        param = "tools"
+    elif content is not None:
+        wanted = Wanted(content, toolbox.shown, toolbox.is_single)
+    elif toolbox.is_strict or (toolbox.shown and not model.template.shows_tools):
+        wanted = Wanted(None, toolbox.shown, toolbox.is_single, may_talk=True)
+    else:
+        return None
+    rules = answer_rules(dialect, wanted, writer(model.controls), prompt=prompt)
+    return await model.compile(rules, param)
+
+
+def _reading(
+    model: ServedModel, toolbox: Toolbox, prompt: str
+) -> tuple[AnswerReader | None, Mapping[int, bytes]]:
+    """What splits one answer, and the control tokens that it must see to do so."""
+    dialect = model.dialect
+    if not toolbox.shown and not dialect.is_harmony:
+        dialect = replace(dialect, calls=None)
+    if dialect.calls is None and dialect.thinking is None:
+        return None, {}
+    reader = AnswerReader(
+        dialect,
+        toolbox.shown,
+        is_thinking=dialect.is_thinking(prompt),
+        max_calls=1 if toolbox.is_single else None,
+    )
+    controls = model.controls
+    return reader, {controls[it]: it.encode() for it in dialect.markers if it in controls}
 
 
 def _wanted_tokens(request: ChatRequest) -> int | None:
@@ -70,23 +99,6 @@ def _wanted_tokens(request: ChatRequest) -> int | None:
     if wanted == 0:
         raise bad_request("max_tokens must be at least 1 for a chat", "max_tokens")
     return wanted
-
-
-def _tools(request: ChatRequest) -> list[dict[str, Any]] | None:
-    """The tools shown to the model; none when the client rules them out."""
-    choice = request.tool_choice
-    if not request.tools:
-        if choice in (None, "none", "auto"):
-            return None
-        raise bad_request("tool_choice is given without tools", "tool_choice")
-    if choice == "none":
-        return None
-    if choice not in (None, "auto"):
-        raise bad_request(
-            "This worker cannot force a tool call yet; use tool_choice auto or none",
-            "tool_choice",
-        )
-    return request.tools
 
 
 def _chat_logprobs(request: ChatRequest) -> int | None:
@@ -98,15 +110,20 @@ def _chat_logprobs(request: ChatRequest) -> int | None:
 
 
 async def completions(
-    engine: Engine, encoder: Encoder, request: CompletionRequest, scope: str
+    model: ServedModel, request: CompletionRequest, scope: str
 ) -> CompletionReply:
     """A plain completion of every prompt, checked and ready to run."""
     check(request)
     _check_completion(request)
     assert request.prompt is not None
-    prompts = await read_prompts(engine, encoder, request.prompt, "prompt")
+    engine = model.engine
+    if request.suffix is None:
+        prompts = await read_prompts(engine, model.encoder, request.prompt, "prompt")
+    else:
+        prompts = await infill_prompts(engine, model.encoder, request.prompt, request.suffix)
     wanted = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
-    params = sampling(request, engine.info.vocab_size, request.logprobs)
+    grammar = await _content_grammar(model, request)
+    params = sampling(request, engine.info.vocab_size, request.logprobs, grammar)
     n = request.n or 1
     scores_prompt = bool(request.echo) and request.logprobs is not None
     choices = [
@@ -128,11 +145,17 @@ async def completions(
     return CompletionReply(engine, choices, n, prompts if request.echo else None)
 
 
+async def _content_grammar(model: ServedModel, request: CompletionRequest) -> Grammar | None:
+    content = content_rules(request)
+    if content is None:
+        return None
+    rules, param = content
+    return await model.compile(rules, param)
+
+
 def _check_completion(request: CompletionRequest) -> None:
     if request.prompt is None:
         raise bad_request("prompt is required", "prompt")
-    if request.suffix is not None:
-        raise bad_request("This worker cannot fill in before a suffix yet", "suffix")
     if request.best_of not in (None, request.n or 1):
         raise bad_request("best_of must be equal to n: this worker ranks no answers", "best_of")
     if request.logprobs is not None:

@@ -7,15 +7,12 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from functools import cached_property
 
 import msgspec
 from aiohttp import web
 
 from backends.serving import answers, embeddings
-from backends.serving.chat import ChatTemplate, calls_tools
 from backends.serving.choices import Choice, Delta
-from backends.serving.encoder import Encoder
 from backends.serving.engine import CanSleep, Engine, EngineError
 from backends.serving.errors import (
     RequestError,
@@ -26,6 +23,7 @@ from backends.serving.errors import (
     unavailable,
 )
 from backends.serving.generation import follow_all
+from backends.serving.model import ServedModel
 from backends.serving.prompts import checked_tokens
 from backends.serving.replies import Reply
 from backends.serving.requests import (
@@ -56,30 +54,25 @@ class Serving:
 
     def __init__(self, engine: Engine, on_broken: Callable[[EngineError], None]) -> None:
         self.engine = engine
-        self.encoder = Encoder(engine.tokenizer)
+        self.served = ServedModel(engine)
         self.num_in_flight = 0
         self.is_draining = False
         self._on_broken = on_broken  # the engine can serve nothing any more
         self._request_ended = asyncio.Event()
         self._created = int(time.time())
 
-    @cached_property
-    def template(self) -> ChatTemplate:
-        """The model's chat template, compiled when it is first needed."""
-        return ChatTemplate(self.engine.info)
-
     def warm_up(self) -> None:
         """Compile the template before the first chat needs it."""
         try:
-            _ = self.template
+            _ = self.served.template
         except RequestError as error:
             print(error.message, file=sys.stderr, flush=True)
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What clients can ask of this model; tools where calls can be shown and read back."""
+        """What clients can ask of this model; whoever chats can be told of tools."""
         given = self.engine.info.capabilities
-        return given | {"tools"} if "chat" in given and calls_tools(self.engine.info) else given
+        return given | {"tools"} if "chat" in given else given
 
     def application(self) -> web.Application:
         """The routes, ready for a runner."""
@@ -142,13 +135,13 @@ class Serving:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self._require("chat", "chat")
         body = decode(await request.read(), ChatRequest)
-        reply = await answers.chat(self.engine, self.encoder, self.template, body, _scope(request))
+        reply = await answers.chat(self.served, body, _scope(request))
         return await self._answer(request, body, reply)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         self._require("completions", "completions")
         body = decode(await request.read(), CompletionRequest)
-        reply = await answers.completions(self.engine, self.encoder, body, _scope(request))
+        reply = await answers.completions(self.served, body, _scope(request))
         return await self._answer(request, body, reply)
 
     async def _answer(
@@ -196,7 +189,7 @@ class Serving:
     async def embeddings(self, request: web.Request) -> web.Response:
         self._require("embeddings", "embeddings")
         body = decode(await request.read(), EmbeddingRequest)
-        answer = await embeddings.embed(self.engine, self.encoder, body, _scope(request))
+        answer = await embeddings.embed(self.engine, self.served.encoder, body, _scope(request))
         return web.Response(body=answer, content_type=_JSON)
 
     def _require(self, capability: str, words: str) -> None:
@@ -240,7 +233,7 @@ class Serving:
 
     async def tokenize(self, request: web.Request) -> web.Response:
         body = decode(await request.read(), TokenizeRequest)
-        tokens = await self.encoder.encode(
+        tokens = await self.served.encoder.encode(
             body.content,
             add_special=bool(body.add_special),
             parse_special=body.parse_special is not False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -16,6 +17,10 @@ from jinja2.utils import Namespace
 
 from backends.serving.engine import ModelInfo
 from backends.serving.errors import RequestError, bad_request
+from backends.serving.requests import ChatRequest
+from backends.serving.telling import told
+from backends.serving.toolbox import shown_tools
+from backends.serving.tools import HERMES, find_dialect
 
 _CHATML = """\
 {%- if tools %}
@@ -42,9 +47,19 @@ def _source(info: ModelInfo) -> str:
     return info.chat_template or _CHATML
 
 
-def calls_tools(info: ModelInfo) -> bool:
-    """Whether tools are shown to the model, and its calls come in the form that is read back."""
-    return "tools" in _source(info) and "<tool_call>" in _source(info)
+def chat_text(template: ChatTemplate, request: ChatRequest) -> str:
+    """The prompt of a chat request."""
+    extra = dict(request.chat_template_kwargs or {})
+    effort, thinks = request.reasoning_effort, request.enable_thinking
+    if effort is not None:
+        extra.setdefault("reasoning_effort", effort)
+        thinks = effort != "none" if thinks is None else thinks
+    if thinks is not None:  # templates know it by either name
+        extra.setdefault("enable_thinking", thinks)
+        extra.setdefault("thinking", thinks)
+    if request.documents is not None:
+        extra.setdefault("documents", request.documents)
+    return template.render(request.messages, shown_tools(request), extra)
 
 
 class ChatTemplate:
@@ -52,6 +67,10 @@ class ChatTemplate:
 
     def __init__(self, info: ModelInfo) -> None:
         self._source = _source(info)
+        found = find_dialect(self._source)
+        self._shows_tools = found.calls is not None
+        # A model that was never taught to call tools is told how, in words.
+        self.dialect = found if self._shows_tools else replace(found, calls=HERMES)
         self._tokens = {
             **info.special,
             "bos_token": info.bos_token,
@@ -69,8 +88,12 @@ class ChatTemplate:
 
     @property
     def shows_tools(self) -> bool:
-        """Whether the model gets to see the tools it is given."""
-        return "tools" in self._source
+        """Whether the template itself shows the model the tools it is given, and its own calls."""
+        return self._shows_tools
+
+    @property
+    def _has_system(self) -> bool:
+        return "system" in self._source and "System role not supported" not in self._source
 
     def render(
         self,
@@ -79,9 +102,12 @@ class ChatTemplate:
         extra: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt up to where the assistant's answer begins."""
+        prepared = self._prepared(messages)
+        if not self._shows_tools:
+            prepared, tools = told(prepared, tools or (), self._has_system), None
         values = {
             **self._tokens,
-            "messages": self._prepared(messages),
+            "messages": prepared,
             "tools": list(tools) if tools else None,
             "documents": None,
             "add_generation_prompt": True,

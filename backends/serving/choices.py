@@ -1,17 +1,17 @@
 """One choice of an answer: what the engine brings, step by step, into what the client gets.
 
-Tokens become text, text is cut at stop strings and split into content and tool calls, and each token's
-logprob waits until the token's text goes out, so a stream says the same as a whole answer.
+Tokens become text, text is cut at stop strings and split into content, reasoning and tool calls, and each
+token's logprob waits until the token's text goes out, so a stream says the same as a whole answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backends.serving.engine import GenerateRequest, Progress, Token, Tokenizer
 from backends.serving.text import TextStream
-from backends.serving.tools import ToolCall, ToolCallReader
+from backends.serving.tools import AnswerReader, CallPart
 
 
 @dataclass(slots=True)
@@ -19,7 +19,8 @@ class Delta:
     """What one step adds to one choice. The last delta of a choice has the `finish_reason`."""
 
     text: str = ""
-    tool_calls: Sequence[ToolCall] = ()
+    reasoning: str = ""
+    calls: Sequence[CallPart] = ()
     tokens: Sequence[tuple[Token, int]] = ()  # scored tokens, and where their text begins
     finish_reason: str | None = None
     prompt_tokens: Sequence[Token | None] | None = None
@@ -27,7 +28,8 @@ class Delta:
     def __bool__(self) -> bool:
         return bool(
             self.text
-            or self.tool_calls
+            or self.reasoning
+            or self.calls
             or self.tokens
             or self.finish_reason
             or self.prompt_tokens is not None
@@ -42,16 +44,21 @@ class Choice:
     request: GenerateRequest
     tokenizer: Tokenizer
     stops: Sequence[str] = ()
-    tools: ToolCallReader | None = None
+    reader: AnswerReader | None = None
+    shown: Mapping[int, bytes] = field(default_factory=dict)  # control tokens the reader must see
     generates: bool = True  # false: only the prompt is wanted (max_tokens 0)
     num_tokens: int = 0
     num_cached_tokens: int = 0
+    num_reasoning_tokens: int = 0
     finish_reason: str | None = None
     _text: TextStream = field(init=False)
+    _piece: Callable[[int], bytes] = field(init=False)
     _unsent: list[tuple[Token, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._text = TextStream(self.stops)
+        piece, shown = self.tokenizer.piece, self.shown
+        self._piece = (lambda token: shown.get(token) or piece(token)) if shown else piece
 
     @property
     def stopped_by(self) -> str | None:
@@ -70,15 +77,17 @@ class Choice:
         if self._text.is_stopped:
             reason = "stop"
         delta = Delta(text, prompt_tokens=progress.prompt_logprobs)
-        if self.tools is not None:
-            reason = self._split_tool_calls(self.tools, delta, reason)
+        if self.reader is not None:
+            reason = self._read(self.reader, delta, reason)
+            if delta.reasoning and not delta.text:
+                self.num_reasoning_tokens += len(progress.tokens)
         if self.request.sampling.logprobs is not None:
             delta.tokens = self._certain_tokens(is_last=reason is not None)
         delta.finish_reason = self.finish_reason = reason
         return delta
 
     def _take_tokens(self, tokens: Sequence[Token]) -> str:
-        piece, stream = self.tokenizer.piece, self._text
+        piece, stream = self._piece, self._text
         is_scored = self.request.sampling.logprobs is not None
         text = ""
         for token in tokens:
@@ -90,15 +99,15 @@ class Choice:
             self.num_tokens += 1
         return text
 
-    def _split_tool_calls(
-        self, reader: ToolCallReader, delta: Delta, reason: str | None
-    ) -> str | None:
-        delta.text, calls = reader.push(delta.text)
+    def _read(self, reader: AnswerReader, delta: Delta, reason: str | None) -> str | None:
+        """Split the delta's text; why the answer ends, calls considered."""
+        heard = reader.push(delta.text)
+        delta.text, delta.reasoning, delta.calls = heard.content, heard.reasoning, heard.calls
         if reason is not None:
-            text, last = reader.finish()
-            delta.text += text
-            calls += last
-        delta.tool_calls = calls
+            last = reader.finish()
+            delta.text += last.content
+            delta.reasoning += last.reasoning
+            delta.calls = [*delta.calls, *last.calls]
         if reader.is_done or (reason == "stop" and reader.num_calls):
             return "tool_calls"
         return reason

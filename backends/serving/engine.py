@@ -28,6 +28,31 @@ class EngineError(Exception):
         self.reason = reason
 
 
+class Constraint(Protocol):
+    """Where one answer stands in its grammar. It belongs to one sequence; calls take microseconds,
+    and come from one thread at a time. Both methods raise EngineError where the grammar has become
+    too complex to follow."""
+
+    def mask(self) -> bytes:
+        """Which tokens may come next: one bit for each, token 0 in the lowest bit of the first byte,
+        ceil(vocab_size / 32) little-endian int32 words in all. Tokens that end the answer are set
+        where the grammar is satisfied. Valid until `accept`."""
+        ...
+
+    def accept(self, token: int) -> bool:
+        """`token`, which the mask allowed, has come; whether the answer is complete by it, so that
+        nothing but its end could follow."""
+        ...
+
+
+class Grammar(Protocol):
+    """What an answer may say, compiled once; any number of sequences may follow it at a time."""
+
+    def start(self) -> Constraint:
+        """The constraint of one answer, at its beginning."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen, for one sequence. The defaults change nothing (temperature 1)."""
@@ -45,7 +70,7 @@ class SamplingParams:
     seed: int | None = None  # None: fresh for each request
     logprobs: int | None = None  # None: off; n: the chosen token's and the n best alternatives'
     ignore_eos: bool = False
-    grammar: str | None = None  # GBNF
+    grammar: Grammar | None = None  # what the answer may say
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +136,14 @@ class Tokenizer(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes that `token` adds to the text; empty for control tokens."""
+        ...
+
+    def text(self, token: int) -> str:
+        """How `token` is written in the vocabulary; empty for one that it does not have."""
+        ...
+
+    def ends_answer(self, token: int) -> bool:
+        """Whether the model says by `token` that its answer is over."""
         ...
 
 

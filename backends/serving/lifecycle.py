@@ -59,7 +59,7 @@ class _Life:
             await self._until_told_to_end(serving, runner)
         finally:
             await runner.cleanup()
-            await serving.encoder.close()
+            await serving.served.close()
             await engine.close()
         return OK if self._broken is None else FAILED
 

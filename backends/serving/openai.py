@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from backends.serving.logprobs import (
 )
 from backends.serving.prompts import Prompt
 from backends.serving.replies import Reply
-from backends.serving.tools import ToolCall
+from backends.serving.tools import CallPart
 
 _json = msgspec.json.encode
 
@@ -33,26 +33,29 @@ class ChatReply(Reply):
 
     def _events(self, choice: Choice, delta: Delta, is_first: bool) -> bytes:
         events = self._event(choice, b'"role":"assistant","content":""') if is_first else b""
+        if delta.reasoning:
+            events += self._event(choice, b'"reasoning_content":' + _json(delta.reasoning))
         if delta.text or delta.tokens:
             scored = chat_logprobs(self.tokenizer, delta.tokens) if delta.tokens else None
             events += self._event(choice, b'"content":' + _json(delta.text), scored)
-        if delta.tool_calls and choice.tools is not None:
-            first = choice.tools.num_calls - len(delta.tool_calls)
-            for index, call in enumerate(delta.tool_calls, first):
-                said = _json({"tool_calls": [{"index": index, **_tool_call(call)}]})[1:-1]
-                events += self._event(choice, said)
+        for part in delta.calls:
+            said = _json({"tool_calls": [{"index": part.index, **_call_part(part)}]})[1:-1]
+            events += self._event(choice, said)
         if delta.finish_reason is not None:
             events += self._event(choice, b"", reason=delta.finish_reason)
         return events
 
     def _whole(self, choice: Choice, deltas: Sequence[Delta]) -> dict[str, Any]:
         text = "".join(delta.text for delta in deltas)
-        calls = [_tool_call(call) for delta in deltas for call in delta.tool_calls]
+        reasoning = "".join(delta.reasoning for delta in deltas)
+        calls = _whole_calls(part for delta in deltas for part in delta.calls)
         message: dict[str, Any] = {
             "role": "assistant",
             "content": text or (None if calls else ""),
             "refusal": None,
         }
+        if reasoning:
+            message["reasoning_content"] = reasoning
         if calls:
             message["tool_calls"] = calls
         logprobs = None
@@ -67,12 +70,22 @@ class ChatReply(Reply):
         }
 
 
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
+def _call_part(part: CallPart) -> dict[str, Any]:
+    """Who is called is told once, in the first part of a call."""
+    if not part.name:
+        return {"function": {"arguments": part.arguments}}
+    function = {"name": part.name, "arguments": part.arguments}
+    return {"id": part.id, "type": "function", "function": function}
+
+
+def _whole_calls(parts: Iterable[CallPart]) -> list[dict[str, Any]]:
+    calls: list[dict[str, Any]] = []
+    for part in parts:
+        if part.name:
+            calls.append(_call_part(part))
+        else:
+            calls[part.index]["function"]["arguments"] += part.arguments
+    return calls
 
 
 class CompletionReply(Reply):

@@ -40,6 +40,24 @@ async def read_prompts(
     return [Prompt(checked_tokens(engine, given, param))]
 
 
+async def infill_prompts(
+    engine: Engine, encoder: Encoder, given: str | list[Any], suffix: str
+) -> list[Prompt]:
+    """What stands before and behind the gap, between the model's own marks for them."""
+    special = engine.info.special
+    marks = [special.get(name, "") for name in ("fim_prefix", "fim_suffix", "fim_middle")]
+    if not all(marks):
+        raise bad_request("This model cannot fill in before a suffix", "suffix")
+    texts = [given] if isinstance(given, str) else given
+    if not all(isinstance(text, str) for text in texts):
+        raise bad_request("prompt must be text where there is a suffix", "prompt")
+    before, behind, middle = marks
+    return [
+        Prompt(await encoder.encode(f"{before}{text}{behind}{suffix}{middle}"), text)
+        for text in texts
+    ]
+
+
 def checked_tokens(engine: Engine, tokens: Sequence[Any], param: str) -> list[int]:
     """Token ids that a client brought, if the model has them."""
     limit = engine.info.vocab_size

@@ -127,12 +127,16 @@ class Reply(ABC):
         num_prompt = sum(len(choice.request.prompt) for choice in prompts)
         num_new = sum(choice.num_tokens for choice in self.choices)
         num_cached = sum(choice.num_cached_tokens for choice in prompts)
-        return {
+        usage: dict[str, Any] = {
             "prompt_tokens": num_prompt,
             "completion_tokens": num_new,
             "total_tokens": num_prompt + num_new,
             "prompt_tokens_details": {"cached_tokens": num_cached},
         }
+        num_reasoning = sum(choice.num_reasoning_tokens for choice in self.choices)
+        if num_reasoning:
+            usage["completion_tokens_details"] = {"reasoning_tokens": num_reasoning}
+        return usage
 
     def timings(self) -> dict[str, float]:
         """How long the prompt and the answer took, in llama.cpp's words."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backends.serving.engine import SamplingParams
+from backends.serving.engine import Grammar, SamplingParams
 from backends.serving.errors import RequestError, bad_request
 
 MAX_CHOICES = 128
@@ -44,8 +44,30 @@ class Generation(msgspec.Struct, kw_only=True):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
-    grammar: str | None = None
     response_format: dict[str, Any] | None = None
+    # The same wish in the words of llama.cpp, and of vLLM old and new.
+    grammar: str | None = None
+    json_schema: Any = None
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: dict[str, Any] | None = None
+    # What is refused rather than ignored: see _HARMLESS.
+    use_beam_search: Any = None
+    length_penalty: Any = None
+    min_tokens: Any = None
+    stop_token_ids: Any = None
+    allowed_token_ids: Any = None
+    bad_words: Any = None
+    include_stop_str_in_output: Any = None
+    skip_special_tokens: Any = None
+    truncate_prompt_tokens: Any = None
+    mirostat: Any = None
+    dry_multiplier: Any = None
+    xtc_probability: Any = None
+    dynatemp_range: Any = None
+    samplers: Any = None
 
 
 class ChatRequest(Generation, kw_only=True):
@@ -59,7 +81,17 @@ class ChatRequest(Generation, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: Any = None
+    audio: Any = None
+    web_search_options: Any = None
+    chat_template: Any = None
+    continue_final_message: Any = None
+    add_generation_prompt: Any = None
 
 
 class CompletionRequest(Generation, kw_only=True):
@@ -163,16 +195,42 @@ def check(request: Generation) -> None:
         value = getattr(request, name, None)
         if value is not None:
             check_range(name, value, low, high)
-    form = (request.response_format or {}).get("type", "text")
-    if form != "text":
-        raise bad_request(
-            f"response_format of type {form} is not supported by this worker yet; "
-            "ask for type text, or give a grammar",
-            "response_format",
-        )
+    for name, harmless in _HARMLESS.items():
+        value = getattr(request, name, None)
+        if value is not None and value not in harmless:
+            raise bad_request(f"{name} is not supported by this worker; leave it out", name)
 
 
-def sampling(request: Generation, vocab_size: int, logprobs: int | None) -> SamplingParams:
+# Fields that would change the answer, were they served, and values that would not.
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "min_tokens": (0,),
+    "stop_token_ids": ([],),
+    "allowed_token_ids": ([],),
+    "bad_words": ([],),
+    "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,),
+    "truncate_prompt_tokens": (),
+    "mirostat": (0,),
+    "dry_multiplier": (0,),
+    "xtc_probability": (0,),
+    "dynatemp_range": (0,),
+    "samplers": (),
+    "functions": ([],),
+    "function_call": ("none",),
+    "modalities": ([], ["text"]),
+    "audio": (),
+    "web_search_options": (),
+    "chat_template": (),
+    "continue_final_message": (False,),
+    "add_generation_prompt": (True,),
+}
+
+
+def sampling(
+    request: Generation, vocab_size: int, logprobs: int | None, grammar: Grammar | None = None
+) -> SamplingParams:
     """How the engine is to choose tokens. What the request leaves open stays at the defaults."""
     chosen: dict[str, Any] = {
         name: value for name in _SAMPLING_FIELDS if (value := getattr(request, name)) is not None
@@ -187,7 +245,7 @@ def sampling(request: Generation, vocab_size: int, logprobs: int | None) -> Samp
         del chosen["seed"]  # and "any seed" to llama.cpp's
     if request.logit_bias:
         chosen["logit_bias"] = _logit_bias(request.logit_bias, vocab_size)
-    return SamplingParams(**chosen, logprobs=logprobs)
+    return SamplingParams(**chosen, logprobs=logprobs, grammar=grammar)
 
 
 _SAMPLING_FIELDS = (
@@ -201,7 +259,6 @@ _SAMPLING_FIELDS = (
     "frequency_penalty",
     "seed",
     "ignore_eos",
-    "grammar",
 )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 
 import pytest
 
-from backends.serving.engine import EngineError, Token
+from backends.serving import constraint
+from backends.serving.engine import EngineError, Grammar, Token
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen. "
 PROMPTS = [
@@ -233,29 +235,45 @@ async def test_the_end_token_ends_and_is_not_told(open_engine, client_of, tiny) 
         assert end not in [token.id for step in steps for token in step.tokens]
 
 
-async def test_a_grammar_is_followed(open_engine, client_of, tiny) -> None:
-    grammar = 'root ::= "{" [a-z]+ ":" [0-9] [0-9] [0-9] "}"'
+def pairs(engine) -> Grammar:
+    vocabulary = constraint.Vocabulary(engine.tokenizer, engine.info.vocab_size)
+    return vocabulary.compile(r"start: /\{[a-z]+:[0-9]{3}\}/")
+
+
+async def test_a_grammar_is_followed_and_ends_the_answer(open_engine, client_of, tiny) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client, grammar = client_of(engine), pairs(engine)
         for params in (
             {},
             {"temperature": 1.0, "seed": 3},
             {"top_p": 0.9, "temperature": 2.0, "seed": 1},
+            {"temperature": 1.0, "seed": 5, "ignore_eos": True},
         ):
-            tokens = await client.ask(TEXT, 400, grammar=grammar, ignore_eos=False, **params)
+            steps = await client.progress(TEXT, 400, grammar=grammar, **params)
+            tokens = [token.id for step in steps for token in step.tokens]
             text = b"".join(map(engine.tokenizer.piece, tokens)).decode()
-            name, _, number = text.removeprefix("{").partition(":")
-            assert name.isalpha() or len(tokens) == 400
-            assert number.endswith("}") or len(tokens) == 400
+            if steps[-1].finish_reason == "stop":
+                assert re.fullmatch(r"\{[a-z]+:[0-9]{3}\}", text)
+            else:
+                assert len(tokens) == 400
+                assert re.fullmatch(r"\{[a-z]+(:[0-9]*)?", text)
 
 
-async def test_a_broken_grammar_is_the_requests_fault(open_engine, client_of, tiny) -> None:
+async def test_a_grammar_that_fails_ends_its_own_answer_only(open_engine, client_of, tiny) -> None:
+    class Failing:
+        def start(self) -> Failing:
+            return self
+
+        def mask(self) -> bytes:
+            raise EngineError("bad_request", "too complex")
+
     async with open_engine(tiny) as engine:
         client = client_of(engine)
+        other = asyncio.create_task(client.ask("hello", 40))
         with pytest.raises(EngineError) as caught:
-            await client.ask("hello", 4, grammar="root ::= (")
+            await client.ask("hello", 4, grammar=Failing())
         assert caught.value.kind == "bad_request"
-        assert len(await client.ask("hello", 4)) == 4
+        assert len(await other) == 40
 
 
 @pytest.mark.parametrize(

@@ -180,30 +180,35 @@ def test_scores_are_a_distribution() -> None:
 
 
 class OnlyEven:
-    """A constraint like any grammar's."""
+    """A grammar whose one constraint allows every second token."""
 
     def __init__(self) -> None:
         self.accepted: list[int] = []
 
-    def allows(self, token: int) -> bool:
-        return token % 2 == 0
+    def start(self) -> OnlyEven:
+        return self
 
-    def filter(self, logits: np.ndarray) -> np.ndarray:
-        filtered = logits.copy()
-        filtered[1::2] = -np.inf
-        return filtered
+    def mask(self) -> bytes:
+        return b"\x55" * (-(-SIZE // 32) * 4)
 
-    def accept(self, token: int) -> None:
+    def accept(self, token: int) -> bool:
         self.accepted.append(token)
+        return len(self.accepted) == 50
 
 
-@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"top_p": 0.9}, {}])
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"top_p": 0.9}, {"min_p": 0.1}, {}])
 def test_a_constraint_is_kept(params) -> None:
     constraint = OnlyEven()
-    sampler = Sampler(SamplingParams(seed=1, **params), constraint)
+    sampler = Sampler(SamplingParams(seed=1, grammar=constraint, **params))
     for seed in range(50):
         token = sampler.sample(row(seed), token_array(), 0, banned=set())
         assert token is not None
         assert token % 2 == 0
-        sampler.accept(token)
-    assert len(constraint.accepted) == 50
+        assert sampler.accept(token) is (seed == 49)
+
+
+def test_nothing_allowed_is_no_token() -> None:
+    constraint = OnlyEven()
+    sampler = Sampler(SamplingParams(grammar=constraint))
+    banned = set(range(0, SIZE, 2))
+    assert sampler.sample(row(1), token_array(), 0, banned=banned) is None

@@ -12,37 +12,35 @@ from backends.echo.engine import EchoEngine
 from backends.echo.options import Options
 from backends.echo.tokenizer import ByteTokenizer
 from backends.serving import answers
-from backends.serving.chat import ChatTemplate
 from backends.serving.encoder import LONG_TEXT, Encoder
 from backends.serving.engine import GenerateRequest
 from backends.serving.errors import RequestError
+from backends.serving.model import ServedModel
 from backends.serving.requests import ChatRequest, CompletionRequest, decode
 
 BOS = 256
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
-def engine(template: str | None = None) -> EchoEngine:
-    made = EchoEngine(Options(context=100))
+def engine(template: str | None = None, context: int = 100) -> EchoEngine:
+    made = EchoEngine(Options(context=context))
     made.info = replace(made.info, chat_template=template)
     return made
 
 
 async def chat(
-    template: str | None = None, scope: str = "", **fields: Any
+    template: str | None = None, scope: str = "", context: int = 100, **fields: Any
 ) -> list[GenerateRequest]:
     body = {"messages": [{"role": "user", "content": "hi"}], **fields}
-    made = engine(template)
+    made = engine(template, context)
     request = decode(json.dumps(body).encode(), ChatRequest)
-    encoder = Encoder(made.tokenizer)
-    reply = await answers.chat(made, encoder, ChatTemplate(made.info), request, scope)
+    reply = await answers.chat(ServedModel(made), request, scope)
     return [choice.request for choice in reply.choices]
 
 
 async def completions(**fields: Any) -> list[GenerateRequest]:
     request = decode(json.dumps(fields).encode(), CompletionRequest)
-    made = engine()
-    reply = await answers.completions(made, Encoder(made.tokenizer), request, "key")
+    reply = await answers.completions(ServedModel(engine()), request, "key")
     return [choice.request for choice in reply.choices]
 
 
@@ -81,11 +79,11 @@ async def test_only_an_echoed_and_scored_prompt_is_scored() -> None:
     assert not (await completions(prompt="a", logprobs=3))[0].prompt_logprobs
 
 
-async def test_tools_need_a_template_that_shows_them() -> None:
+async def test_a_template_without_a_place_for_tools_has_them_told() -> None:
     template = "{{ messages[0].content }}"
-    with pytest.raises(RequestError, match="no place for tools") as raised:
-        await chat(template, tools=[TOOL])
-    assert raised.value.param == "tools"
+    told = bytes((await chat(template, context=2000, tools=[TOOL]))[0].prompt[1:]).decode()
+    assert told.startswith("You may call functions.")
+    assert told.endswith('{"name": "f"}\n\nhi')
     assert (await chat(template, tools=[TOOL], tool_choice="none"))[0].prompt == [BOS, *b"hi"]
     assert (await chat(template, tools=[]))[0].prompt == [BOS, *b"hi"]
 

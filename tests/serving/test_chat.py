@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from backends.serving.chat import ChatTemplate, calls_tools
+from backends.serving.chat import ChatTemplate, chat_text
 from backends.serving.engine import ModelInfo
 from backends.serving.errors import RequestError
+from backends.serving.requests import ChatRequest, decode
 
 # Written for these tests, in the manner of well-known families.
 HEADERS = """\
@@ -254,8 +255,61 @@ def test_arguments_that_are_no_json_stay_as_they_are() -> None:
     assert '"arguments": "{broken"' in text
 
 
-def test_only_tools_that_can_be_read_back_are_announced() -> None:
-    assert calls_tools(info(IM))
-    assert calls_tools(info(None))
-    assert not calls_tools(info(HEADERS))
-    assert not calls_tools(info(INST))
+def test_a_template_that_shows_no_tools_is_told_of_them() -> None:
+    assert ChatTemplate(info(IM)).shows_tools
+    assert ChatTemplate(info(None)).shows_tools
+    template = ChatTemplate(info(INST))
+    assert not template.shows_tools
+    talk = [{"role": "user", "content": "Hi"}, *CALLS[2:]]
+    talk[1] = {**talk[1], "content": "Let me see."}
+    text = template.render(talk, [TOOL])
+    assert json.dumps(TOOL["function"], ensure_ascii=False) in text
+    assert 'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"place": "Åre"' in text
+    assert '<tool_response>\n{"sky": "clear"}\n</tool_response>' in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"reasoning_effort": "high"}, "high True True"),
+        ({"reasoning_effort": "none"}, "none False False"),
+        ({"enable_thinking": False}, " False False"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, " False "),
+        (
+            {"reasoning_effort": "low", "chat_template_kwargs": {"thinking": False}},
+            "low True False",
+        ),
+    ],
+)
+def test_how_much_to_think_reaches_the_template(fields: dict[str, Any], expected: str) -> None:
+    template = ChatTemplate(info("{{ reasoning_effort }} {{ enable_thinking }} {{ thinking }}"))
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+    assert chat_text(template, decode(body, ChatRequest)) == expected
+
+
+CORNERS = {
+    "generation": "{% generation %}{{ messages[0].content }}{% endgeneration %}!",
+    "break": "{% for m in messages %}{{ m.role }}{%- if loop.index == 2 %}{%- break %}{% endif %}"
+    "{% endfor %}",
+    "continue": "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
+    "{{ m.content }}{% endfor %}",
+    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}"
+    "{% endfor %}{{ ns.n }}",
+    "tojson": "{{ messages | tojson(indent=2) }}{{ {'b': '<é>', 'a': 1.0} | tojson(sort_keys=true) }}",
+    "date": "{{ strftime_now('%d %B %Y') }}",
+    "space": "  {% if true %}\n x\n  {%- endif %}\n y {# note #}\n",
+    "items": "{% for k, v in messages[0] | items %}{{ k }}={{ v }};{% endfor %}",
+    "macro": "{% macro f(x, y=2) %}{{ x }}{{ y }}{{ caller is defined }}{% endmacro %}{{ f(1) }}",
+    "filters": "{{ messages | map(attribute='role') | join(',') }} {{ messages | length }} "
+    "{{ messages[0].content | trim | upper }} {{ 'a' ~ 1 ~ none }}",
+    "tests": "{{ messages is sequence }} {{ tools is defined }} {{ tools is none }} {{ x is defined }}"
+    " {{ messages[0] is mapping }} {{ messages[0].missing is defined }}",
+    "tokens": "{{ bos_token }}{{ eos_token }}{{ unk_token is defined }}{{ pad_token }}",
+    "slices": "{{ messages[1:][0].content.split(' ')[-1] }}{{ messages[-1]['role'] }}",
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners_of_the_dialect_render_as_in_transformers(name: str) -> None:
+    source = CORNERS[name]
+    assert ChatTemplate(info(source)).render(TALK) == theirs(source, TALK)

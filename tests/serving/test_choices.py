@@ -24,7 +24,7 @@ from backends.serving.engine import (
 from backends.serving.generation import follow_all
 from backends.serving.openai import ChatReply, CompletionReply
 from backends.serving.prompts import Prompt
-from backends.serving.tools import ToolCallReader
+from backends.serving.tools import HERMES, AnswerReader, Dialect, Tool
 
 CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
 
@@ -62,6 +62,11 @@ class ScriptedEngine:
         ]
         steps = [Progress(part, num_cached_tokens=2) for part in tokens]
         return cls([*steps[:-1], replace(steps[-1], finish_reason=reason)])
+
+
+def a_reader(max_calls: int | None = None) -> AnswerReader:
+    tools = [Tool("f", {"type": "object"})]
+    return AnswerReader(Dialect(HERMES), tools, is_thinking=False, max_calls=max_calls)
 
 
 def choice(index: int = 0, **fields: Any) -> Choice:
@@ -103,11 +108,18 @@ def joined(chunks: list[Any], index: int = 0) -> dict[str, Any]:
     assert [c["delta"].get("role") for c in mine] == ["assistant"] + [None] * (len(mine) - 1)
     reasons = [c["finish_reason"] for c in mine if c["finish_reason"] is not None]
     assert reasons == [mine[-1]["finish_reason"]]
-    calls = [call for c in mine for call in c["delta"].get("tool_calls", [])]
-    assert [call["index"] for call in calls] == list(range(len(calls)))
+    calls: list[dict[str, str]] = []
+    for part in (call for c in mine for call in c["delta"].get("tool_calls", [])):
+        if "id" in part:
+            assert part["index"] == len(calls)
+            calls.append(dict(part["function"]))
+        else:
+            assert part["index"] == len(calls) - 1
+            assert set(part["function"]) == {"arguments"}
+            calls[-1]["arguments"] += part["function"]["arguments"]
     return {
         "content": "".join(c["delta"].get("content", "") for c in mine),
-        "calls": [call["function"] for call in calls],
+        "calls": calls,
         "logprobs": [t for c in mine if c["logprobs"] for t in c["logprobs"]["content"]],
         "finish_reason": reasons[0],
     }
@@ -140,8 +152,7 @@ async def test_streamed_and_whole_are_the_same(
     answers = []
     for cut in (cuts, [], None):
         for read in (whole, events):
-            reader = ToolCallReader() if tools else None
-            made = choice(stops=stops, tools=reader, logprobs=logprobs)
+            made = choice(stops=stops, reader=a_reader() if tools else None, logprobs=logprobs)
             answer: Any = await read(ScriptedEngine.of(text, cut), made)
             answers.append(joined(answer) if read is events else plain(answer))
     assert all(answer == answers[0] for answer in answers)
@@ -170,7 +181,7 @@ async def test_tokens_behind_a_stop_in_the_same_step_do_not_count() -> None:
 
 
 async def test_a_call_gives_its_finish_reason_and_no_content() -> None:
-    answer = await whole(ScriptedEngine.of(CALL), choice(tools=ToolCallReader()))
+    answer = await whole(ScriptedEngine.of(CALL), choice(reader=a_reader()))
     found = answer["choices"][0]
     assert found["finish_reason"] == "tool_calls"
     assert found["message"]["content"] is None
@@ -180,17 +191,19 @@ async def test_a_call_gives_its_finish_reason_and_no_content() -> None:
 
 
 async def test_a_call_that_was_cut_off_is_length() -> None:
-    engine = ScriptedEngine.of(CALL[:-14], reason="length")
-    answer = plain(await whole(engine, choice(tools=ToolCallReader())))
-    assert (answer["content"], answer["finish_reason"]) == (CALL[:-14], "length")
+    engine = ScriptedEngine.of(CALL[:-13], reason="length")
+    answer = plain(await whole(engine, choice(reader=a_reader())))
+    assert (answer["content"], answer["finish_reason"]) == ("", "length")
+    [call] = answer["calls"]
+    assert call["arguments"].startswith("{")
 
 
 async def test_one_call_at_most_ends_the_sequence() -> None:
     engine = ScriptedEngine.of(CALL + CALL)
-    answer = plain(await whole(engine, choice(tools=ToolCallReader(1))))
+    answer = plain(await whole(engine, choice(reader=a_reader(1))))
     assert len(answer["calls"]) == 1
     assert answer["finish_reason"] == "tool_calls"
-    assert engine.num_steps == len(CALL)
+    assert engine.num_steps == CALL.index("}") + 1
 
 
 async def test_usage_counts_a_prompt_once_and_every_answer() -> None:

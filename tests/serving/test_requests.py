@@ -38,7 +38,6 @@ def test_every_sampling_field_arrives() -> None:
         logit_bias={"17": -100, "3": 2.5},
         seed=-7,
         ignore_eos=True,
-        grammar='root ::= "a"',
     )
     check(request)
     assert sampling(request, 300, 5) == SamplingParams(
@@ -55,7 +54,6 @@ def test_every_sampling_field_arrives() -> None:
         seed=-7,
         logprobs=5,
         ignore_eos=True,
-        grammar='root ::= "a"',
     )
 
 
@@ -96,7 +94,10 @@ def test_other_spellings() -> None:
         ({"logit_bias": [[1, 1]]}, "logit_bias"),
         ({"tools": [1]}, "tools[0]"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"stop_token_ids": [3]}, "stop_token_ids"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"min_tokens": 3}, "min_tokens"),
         ({"response_format": "json"}, "response_format"),
         ({"messages": "hi"}, "messages"),
         ({"messages": ["hi"]}, "messages[0]"),

@@ -1,40 +1,293 @@
-"""Calls come out whole, content comes out as it was, and neither depends on how the text was cut."""
+"""What models of each family write comes out as content, reasoning and calls, however it is cut."""
+
+# ruff: noqa: RUF001 - markers as the models write them
 
 import json
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.serving.tools import ToolCallReader
+from backends.serving.tools import AnswerReader, Dialect, Tool
+from backends.serving.tools.dialect import find_dialect
+from tests.serving.families import FAMILIES
 
-CALL = '<tool_call>\n{"name": "f", "arguments": {"a": [1, 2.50]}}\n</tool_call>'
+TOOLS = [
+    Tool(
+        "weather",
+        {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string"},
+                "days": {"type": "integer"},
+                "tags": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+    ),
+    Tool("now", {"type": "object", "properties": {}}),
+]
+HERMES = find_dialect(FAMILIES["hermes"])
+THINKER = find_dialect(FAMILIES["qwen"])
+
+
+@dataclass
+class Read:
+    """An answer as a client has it in the end."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read(
+    dialect: Dialect, pieces: list[str], *, thinks: bool = False, most: int | None = None
+) -> Read:
+    reader = AnswerReader(dialect, TOOLS, is_thinking=thinks, max_calls=most)
+    found = Read()
+    for heard in [*(reader.push(piece) for piece in pieces), reader.finish()]:
+        found.content += heard.content
+        found.reasoning += heard.reasoning
+        for part in heard.calls:
+            if part.name:
+                assert part.index == len(found.calls)
+                assert part.id
+                found.calls.append((part.name, part.arguments))
+            else:
+                assert part.index == len(found.calls) - 1
+                name, arguments = found.calls[-1]
+                found.calls[-1] = (name, arguments + part.arguments)
+    assert reader.num_calls == len(found.calls)
+    return found
+
+
+OSLO = ("weather", '{"city": "Oslo"}')
+NOW = ("now", "{}")
+
+# family, what the model wrote, whether the prompt had begun to think, what it means
+ANSWERS: dict[str, tuple[str, str, bool, Read]] = {
+    "hermes": (
+        "hermes",
+        'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo {\\""}}\n'
+        '</tool_call>\n<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>',
+        False,
+        Read("Let me see.", "", [("weather", '{"city": "Oslo {\\""}'), NOW]),
+    ),
+    "qwen": (
+        "qwen",
+        "<think>\nA <tool_call>?\n</think>\n\n"
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+        False,
+        Read("", "A <tool_call>?", [OSLO]),
+    ),
+    "qwen, begun": ("qwen", "hm\n</think>\n\nYes.\n", True, Read("Yes.\n", "hm")),
+    "qwen, not thinking": ("qwen", "No <think> here", False, Read("No <think> here")),
+    "qwen, cut in thought": ("qwen", "<think>\nhm</thi", False, Read("", "hm")),
+    "qwen coder": (
+        "qwen coder",
+        "I look.\n<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n\n</x>\n</parameter>\n"
+        '<parameter=days>\n3\n</parameter>\n<parameter=tags>\n["a"]\n</parameter>\n</function>\n'
+        "</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
+        False,
+        Read(
+            "I look.",
+            "",
+            [("weather", '{"city": "Oslo\\n\\n</x>", "days": 3, "tags": ["a"]}'), NOW],
+        ),
+    ),
+    "llama": (
+        "llama",
+        '{"name": "weather", "parameters": {"city": "Oslo"}}; {"name": "now", "parameters": {}}',
+        False,
+        Read("", "", [OSLO, NOW]),
+    ),
+    "llama, marked": (
+        "llama",
+        '<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}',
+        False,
+        Read("", "", [OSLO]),
+    ),
+    "llama, built in": (
+        "llama",
+        '<|python_tag|>brave_search.call(query="Oslo")',
+        False,
+        Read("", "", [("brave_search", '{"query": "Oslo"}')]),
+    ),
+    "llama, other JSON": ("llama", '{"city": "Oslo"} it is', False, Read('{"city": "Oslo"} it is')),
+    "llama, another's name": ("llama", '{"name": "Bob"}', False, Read('{"name": "Bob"}')),
+    "mistral": (
+        "mistral",
+        'Ok[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}[TOOL_CALLS]now[CALL_ID]abcdefghi[ARGS]{}',
+        False,
+        Read("Ok", "", [OSLO, NOW]),
+    ),
+    "mistral, old": (
+        "mistral, old",
+        '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Oslo"}, "id": "abcdefghi"}, '
+        '{"name": "now", "arguments": {}}]',
+        False,
+        Read("", "", [OSLO, NOW]),
+    ),
+    "magistral": ("magistral", "[THINK]a b[/THINK]Yes.", False, Read("Yes.", "a b")),
+    "deepseek r1": (
+        "deepseek r1",
+        "hm\n</think>\n\nWell.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n"
+        '```json\n{"city": "Oslo"}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function'
+        "<｜tool▁sep｜>now\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        True,
+        Read("Well.", "hm", [OSLO, NOW]),
+    ),
+    "deepseek v3.1": (
+        "deepseek v3.1",
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Oslo"}'
+        "<｜tool▁call▁end｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        False,
+        Read("", "", [OSLO, NOW]),
+    ),
+    "deepseek v3.2": (
+        "deepseek v3.2",
+        'Hi\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="weather">\n'
+        '<｜DSML｜parameter name="city" string="true">Os"lo</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n'
+        "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        False,
+        Read("Hi", "", [("weather", '{"city": "Os\\"lo", "days": 3}')]),
+    ),
+    "gemma": (
+        "gemma",
+        '<|channel>thought\nhm\n<channel|>ok<|tool_call>call:weather{city:<|"|>Os,{lo<|"|>,days:3,'
+        'tags:[<|"|>a<|"|>]}<tool_call|><|tool_call>call:now{}<tool_call|>',
+        False,
+        Read("ok", "hm", [("weather", '{"city": "Os,{lo", "days": 3, "tags": ["a"]}'), NOW]),
+    ),
+    "gpt-oss": (
+        "gpt-oss",
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary "
+        'to=functions.weather <|constrain|>json<|message|>{"city": "Oslo"}',
+        False,
+        Read("", "hm", [OSLO]),
+    ),
+    "gpt-oss, recipient first": (
+        "gpt-oss",
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant to=functions.weather<|channel|>"
+        'commentary json<|message|>{"city": "Oslo"}<|call|>',
+        False,
+        Read("", "hm", [OSLO]),
+    ),
+    "gpt-oss, final": (
+        "gpt-oss",
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>A <|x\n",
+        False,
+        Read("A <|x\n", "hm"),
+    ),
+    "granite": (
+        "granite",
+        '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}, '
+        '{"name": "now", "arguments": {}}]',
+        False,
+        Read("", "", [OSLO, NOW]),
+    ),
+    "phi": (
+        "phi",
+        '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}]<|/tool_call|>',
+        False,
+        Read("", "", [OSLO]),
+    ),
+    "glm": (
+        "glm",
+        "\n<think>x</think>\nHm\n<tool_call>weather\n<arg_key>city</arg_key>\n"
+        '<arg_value>Oslo "N"\nx</arg_value>\n<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n'
+        "</tool_call>\n<tool_call>now\n</tool_call>",
+        False,
+        Read("Hm", "x", [("weather", '{"city": "Oslo \\"N\\"\\nx", "days": 3}'), NOW]),
+    ),
+    "kimi": (
+        "kimi",
+        "ok<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0"
+        '<|tool_call_argument_begin|>{"city": "Oslo"}<|tool_call_end|><|tool_call_begin|>'
+        "functions.now:1<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+        False,
+        Read("ok", "", [OSLO, NOW]),
+    ),
+    "minimax": (
+        "minimax",
+        'hm\n</think>\n\n<minimax:tool_call>\n<invoke name="weather">\n'
+        '<parameter name="city">Oslo</parameter>\n</invoke>\n<invoke name="now">\n</invoke>\n'
+        "</minimax:tool_call>",
+        True,
+        Read("", "hm", [OSLO, NOW]),
+    ),
+    "lfm": (
+        "lfm",
+        '<|tool_call_start|>[weather(city="Oslo"), now()]<|tool_call_end|>Done.',
+        False,
+        Read("Done.", "", [OSLO, NOW]),
+    ),
+    "llama 4": ("llama 4", '[weather(city="Oslo"), now()]', False, Read("", "", [OSLO, NOW])),
+    "llama 4, a list": ("llama 4", "[1] is a list", False, Read("[1] is a list")),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_family_is_read_however_its_text_is_cut(name: str) -> None:
+    family, text, thinks, expected = ANSWERS[name]
+    dialect = find_dialect(FAMILIES[family])
+    assert read(dialect, [text], thinks=thinks) == expected
+    assert read(dialect, list(text), thinks=thinks) == expected
+    for cut in range(len(text)):
+        assert read(dialect, [text[:cut], text[cut:]], thinks=thinks) == expected
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_is_broken_off_shows_no_marker(name: str) -> None:
+    family, text, thinks, expected = ANSWERS[name]
+    dialect = find_dialect(FAMILIES[family])
+    for end in range(len(text)):
+        found = read(dialect, [text[:end]], thinks=thinks)
+        assert found.reasoning.startswith(expected.reasoning[: len(found.reasoning)])
+        for call, whole in zip(found.calls, expected.calls, strict=False):
+            assert call[0] == whole[0]
+            assert whole[1].startswith(call[1]) or call[1] == "{}"
+
+
 PARTS = st.lists(
     st.sampled_from(
-        [CALL, "<tool_call>", "</tool_call>", "<tool", "_call>", " ", "\n", "text", '{"name": 1}']
+        [
+            '<tool_call>\n{"name": "f", "arguments": {"a": [1, 2.50]}}\n</tool_call>',
+            *("<tool_call>", "</tool_call>", "<tool", "_call>", " ", "\n", "text", '{"name": 1}'),
+            *("<think>", "</think>", '{"name": "f", ', '"arguments": ', "{}", "}", '"', "\\"),
+        ]
     ),
     max_size=8,
 ).map("".join)
 
 
-def read(pieces: list[str], max_calls: int | None = None) -> tuple[str, list[tuple[str, str]]]:
-    reader = ToolCallReader(max_calls)
-    content, calls = "", []
-    for piece in pieces:
-        text, found = reader.push(piece)
-        content += text
-        calls += found
-    text, found = reader.finish()
-    calls += found
-    assert reader.num_calls == len(calls)
-    return content + text, [(call.name, call.arguments) for call in calls]
-
-
-@given(PARTS, st.data())
-def test_any_cut_gives_the_same_answer(text: str, data: st.DataObject) -> None:
+@given(PARTS, st.data(), st.sampled_from([HERMES, THINKER]), st.booleans())
+def test_any_cut_of_anything_gives_the_same_answer(
+    text: str, data: st.DataObject, dialect: Dialect, thinks: bool
+) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
     pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert read(pieces) == read([text])
+    thinks = thinks and dialect is THINKER
+    assert read(dialect, pieces, thinks=thinks) == read(dialect, [text], thinks=thinks)
+
+
+@given(
+    st.sampled_from(sorted(ANSWERS)),
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from('<>{}[]"\\|:,=\n x')), max_size=4),
+    st.data(),
+)
+def test_any_cut_of_a_spoilt_answer_gives_the_same(
+    name: str, spoils: list[tuple[int, str]], data: st.DataObject
+) -> None:
+    family, text, thinks, _ = ANSWERS[name]
+    for place, char in spoils:
+        place %= len(text)
+        text = text[:place] + char + text[place + 1 :]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    dialect = find_dialect(FAMILIES[family])
+    assert read(dialect, pieces, thinks=thinks) == read(dialect, [text], thinks=thinks)
 
 
 @given(
@@ -43,19 +296,14 @@ def test_any_cut_gives_the_same_answer(text: str, data: st.DataObject) -> None:
     )
 )
 def test_text_without_calls_is_untouched(text: str) -> None:
-    assert read(list(text)) == (text, [])
-
-
-def test_a_call_keeps_the_model_s_spelling() -> None:
-    content, [(name, arguments)] = read([CALL])
-    assert (content, name) == ("", "f")
-    assert arguments == '{"a": [1, 2.50]}'
+    assert read(HERMES, list(text)) == Read(text)
 
 
 def test_white_space_beside_calls_is_dropped_and_text_kept() -> None:
-    content, calls = read([f"Let me see.\n{CALL}\n{CALL}\n done"])
-    assert content == "Let me see.done"
-    assert len(calls) == 2
+    call = ANSWERS["hermes"][1].partition("\n")[2]
+    found = read(HERMES, [f"Let me see.\n{call}\n{call}\n done"])
+    assert found.content == "Let me see.done"
+    assert len(found.calls) == 4
 
 
 @pytest.mark.parametrize(
@@ -64,7 +312,7 @@ def test_white_space_beside_calls_is_dropped_and_text_kept() -> None:
 )
 def test_what_is_no_call_stays_text(inside: str) -> None:
     text = f"a <tool_call>{inside}</tool_call> b"
-    assert read(list(text)) == (text, [])
+    assert read(HERMES, list(text)) == Read(text)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +321,40 @@ def test_what_is_no_call_stays_text(inside: str) -> None:
         ('{"name": "f"}', {}),
         ('{"name": "f", "arguments": null}', {}),
         ('{"name": "f", "arguments": "{\\"a\\": 1}"}', {"a": 1}),
+        ('{"arguments": {"a": 1}, "name": "f"}', {"a": 1}),
+        ('{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}', {"a": 1}),
+        ('{"name": "f", "arguments": {"a": 1}', {"a": 1}),
     ],
 )
-def test_other_spellings_of_arguments(written: str, arguments: object) -> None:
-    _, [(_, found)] = read([f"<tool_call>{written}</tool_call>"])
-    assert json.loads(found) == arguments
-
-
-def test_a_call_without_its_end_tag_counts() -> None:
-    assert read([CALL.removesuffix("</tool_call>")])[1] == [("f", '{"a": [1, 2.50]}')]
+def test_other_spellings_of_a_call(written: str, arguments: object) -> None:
+    [(name, found)] = read(HERMES, [f"<tool_call>{written}</tool_call>"]).calls
+    assert (name, json.loads(found)) == ("f", arguments)
 
 
 def test_no_more_calls_than_allowed() -> None:
-    assert read([CALL + CALL + "rest"], max_calls=1) == ("", [("f", '{"a": [1, 2.50]}')])
+    _, text, _, expected = ANSWERS["hermes"]
+    found = read(HERMES, [text], most=1)
+    assert found.calls[:1] == expected.calls[:1]
+    reader = AnswerReader(HERMES, TOOLS, is_thinking=False, max_calls=1)
+    for char in text:
+        reader.push(char)
+        if reader.is_done:
+            break
+    assert reader.num_calls == 1
+
+
+def test_arguments_come_as_they_are_written() -> None:
+    reader = AnswerReader(HERMES, TOOLS, is_thinking=False)
+    text = '<tool_call>{"name": "f", "arguments": {"city": "Oslo"}}</tool_call>'
+    told = [part.arguments for char in text for part in reader.push(char).calls]
+    assert "".join(told) == '{"city": "Oslo"}'
+    assert len(told) == len('{"city": "Oslo"}')
+
+
+@pytest.mark.parametrize(("family", "form"), [("mistral", r"\w{9}"), ("kimi", r"functions\.now:0")])
+def test_ids_are_of_the_form_that_templates_ask_for(family: str, form: str) -> None:
+    import re
+
+    dialect = find_dialect(FAMILIES[family])
+    assert dialect.calls is not None
+    assert re.fullmatch(form, dialect.calls.call_id("now", 0))
