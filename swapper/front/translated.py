@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
+from swapper.errors import BadRequest
 from swapper.front.adjusting import adjusted
 from swapper.front.admin import ANTHROPIC
 from swapper.front.attempts import on_a_worker
@@ -122,7 +123,7 @@ class Translator:
     async def _infer(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
         given = await read_body(call.request, self._body_limit)
         asked = Asked(call.request_id, os.urandom(12).hex(), call.key_name, time.time)
-        translation = dialect.read(given, asked)
+        translation = _read(dialect, given, asked)
         call.model = self._proxy.resolve(translation.model)
         call.body = msgspec.json.encode({"model": translation.model, **translation.body})
         if (adjustment := self._proxy.adjustments.get(translation.model)) is not None:
@@ -210,6 +211,13 @@ class Translator:
                 response.close()
 
         return await on_a_worker(self._dispatcher, self._metrics, call, ask)
+
+
+def _read(dialect: Dialect, given: bytes, asked: Asked) -> Translation:
+    try:
+        return dialect.read(given, asked)
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
 
 
 def _cannot_count(model: str) -> Refusal:

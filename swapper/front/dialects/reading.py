@@ -24,13 +24,21 @@ _RESULTED = re.compile(r"(?:resulted in|requested|contains|has) (?:about )?(\d+)
 def decode(body: bytes, kind: type[Body]) -> Body:
     """A client's body as a value; raises BadRequest that names the field."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        value = msgspec.json.decode(body, type=kind)
+        msgspec.json.encode(_deeper(value))  # it will be written again, within something else
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
+    return value
+
+
+def _deeper(value: object) -> object:
+    for _ in range(32):
+        value = [value]
+    return value
 
 
 def _invalid(text: str) -> BadRequest:
