@@ -16,7 +16,7 @@ from typing import Any
 
 from swapper.core.footprint import CUDA_DEVICE_BYTES, CUDA_PROCESS_BYTES, MIB
 
-PROCESS_BYTES = 245 * MIB  # Python, torch without CUDA, tokenizers and the HTTP server, measured
+PROCESS_BYTES = 220 * MIB  # Python, torch without CUDA, tokenizers and the HTTP server, measured
 VOCABULARY_ENTRY_BYTES = 500  # of a tokenizer in memory
 BLOCK_TOKENS = 16  # KV is taken in such steps
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}

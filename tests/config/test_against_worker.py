@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from swapper.config import DEMO_FOLDER, build_registry, folder_config
+from swapper.config import DEMO_FOLDER, build_registry, folder_config, load
 from swapper.core.events import DeviceReading
 
 DEMOS = sorted(path.stem for path in DEMO_FOLDER.glob("*.gguf"))
@@ -27,11 +27,24 @@ def test_the_estimate_is_within_15_percent(model: str, tmp_path: Path) -> None:
     config = folder_config(DEMO_FOLDER)
     spec = build_registry(config, {"host": DeviceReading(64 << 30, 64 << 30)}).models[model]
     options = {**config.launches[model].options, **spec.variants[0].settings, "threads": 1}
-    measured = host_bytes_of_worker(options, tmp_path)
+    measured = host_bytes_of_worker("llamacpp", options, tmp_path)
     assert spec.variants[0].needs["host"] == pytest.approx(measured, rel=0.15)
 
 
-def host_bytes_of_worker(options: dict[str, object], folder: Path) -> int:
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured on Linux")
+def test_the_estimate_of_a_checkpoint_is_within_20_percent(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        f"models: {{m: {{engine: paged, path: {DEMO_FOLDER / 'demo-chat'}, devices: []}}}}"
+    )
+    config = load(tmp_path / "config.yaml")
+    spec = build_registry(config, {"host": DeviceReading(64 << 30, 64 << 30)}).models["m"]
+    options = {**config.launches["m"].options, **spec.variants[0].settings, "threads": 1}
+    measured = host_bytes_of_worker("paged", options, tmp_path)
+    assert spec.variants[0].needs["host"] == pytest.approx(measured, rel=0.2)
+
+
+def host_bytes_of_worker(engine: str, options: dict[str, object], folder: Path) -> int:
     """Load a model as swapper would; what its worker takes beside a swapper and nothing else.
 
     A worker measures its proportional share, which depends on how many others have the same libraries in
@@ -43,7 +56,7 @@ def host_bytes_of_worker(options: dict[str, object], folder: Path) -> int:
     command = [
         sys.executable,
         "-m",
-        "backends.llamacpp",
+        f"backends.{engine}",
         "--listen",
         f"unix:{folder}/s",
         "--options",
