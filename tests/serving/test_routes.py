@@ -130,9 +130,12 @@ def test_a_tool_call(client: httpx.Client) -> None:
     assert call["function"] == {"name": "f", "arguments": '{"a": 1}'}
     assert choice["finish_reason"] == "tool_calls"
     chunks = [chunk["choices"][0] for chunk in stream(client, CHAT, body)]
-    [delta] = [chunk["delta"] for chunk in chunks if "tool_calls" in chunk["delta"]]
-    [call] = delta["tool_calls"]
-    assert (call["index"], call["type"], call["function"]["name"]) == (0, "function", "f")
+    deltas = [chunk["delta"] for chunk in chunks if "tool_calls" in chunk["delta"]]
+    parts = [part for delta in deltas for part in delta["tool_calls"]]
+    assert (parts[0]["type"], parts[0]["function"]["name"]) == ("function", "f")
+    assert [part["index"] for part in parts] == [0] * len('{"a": 1}')
+    assert all(set(part) == {"index", "function"} for part in parts[1:])
+    assert "".join(part["function"]["arguments"] for part in parts) == '{"a": 1}'
     assert chunks[-1]["finish_reason"] == "tool_calls"
 
 
@@ -142,17 +145,33 @@ def test_without_tools_a_call_is_text(client: httpx.Client, fields: dict[str, An
     assert message["content"] == CALL
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
-def test_a_tool_cannot_be_forced_yet(client: httpx.Client, choice: Any) -> None:
-    error = refused(client, CHAT, talk("a", tools=[TOOL], tool_choice=choice))
-    assert error["param"] == "tool_choice"
+def test_a_thinking_model_s_reasoning_is_apart(client: httpx.Client) -> None:
+    """The parrot's own template knows no reasoning: what looks like it stays where it is."""
+    message = post(client, CHAT, talk("<think>a</think>b"))["choices"][0]["message"]
+    assert message["content"] == "<think>a</think>b"
+    assert "reasoning_content" not in message
 
 
-@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_schema"}])
-def test_json_is_not_promised_yet(client: httpx.Client, form: Any) -> None:
-    error = refused(client, CHAT, talk("a", response_format=form))
-    assert "not supported by this worker yet" in error["message"]
-    post(client, CHAT, talk("a", response_format={"type": "text"}))
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [TOOL], "tool_choice": {"function": {"name": "g"}}}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": "always"}, "tool_choice"),
+        ({"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"response_format": {"type": "table"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"guided_regex": "["}, "guided_regex"),
+        ({"guided_json": {"type": "text"}}, "guided_json"),
+        ({"grammar": "root ::= nothing"}, "grammar"),
+    ],
+)
+def test_what_cannot_be_followed(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
+    for stream_too in (False, True):
+        error = refused(client, CHAT, talk("a", **fields, stream=stream_too))
+        assert error["param"] == param
+        assert "\n" not in error["message"]
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
