@@ -51,6 +51,8 @@ def enter(books: Books, event: ev.Event, now: float) -> None:
             _load_requested(books, event, now)
         case ev.UnloadRequested():
             _unload_requested(books, event, now)
+        case ev.StayChosen():
+            _stay_chosen(books, event)
         case ev.RegistryReplaced():
             _registry_replaced(books, event, now)
         case ev.ShutdownRequested():
@@ -296,6 +298,13 @@ def _unload_requested(books: Books, event: ev.UnloadRequested, now: float) -> No
     worker = books.workers.get(event.model)
     if worker is not None:
         send_off(books, worker, "unloaded on request", now)
+
+
+def _stay_chosen(books: Books, event: ev.StayChosen) -> None:
+    worker = books.workers.get(event.model)
+    if worker is not None:
+        worker.stays_s = event.stays_s
+        books.is_settled = False
 
 
 def _registry_replaced(books: Books, event: ev.RegistryReplaced, now: float) -> None:

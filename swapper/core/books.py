@@ -93,13 +93,18 @@ class Books:
         return {HOST: sum(size for name, size in held if not name.startswith(GROUP))}
 
     def expires_at(self, worker: Worker) -> float:
-        """When a worker at rest is unloaded for it; infinity while it is not, or with ttl 0, or while
-        somebody waits for room to wake it in."""
-        ttl_s = self.demand[worker.model].spec.ttl_s
+        """When a worker at rest is unloaded for it; infinity while it is not, or while somebody waits
+        for room to wake it in."""
         is_awaited = worker.is_asleep and worker.model in self.wanted
-        if worker.idle_since is None or ttl_s <= 0 or is_awaited:
+        if worker.idle_since is None or is_awaited:
             return math.inf
-        return worker.idle_since + ttl_s
+        return worker.idle_since + self.stay_of(worker)
+
+    def stay_of(self, worker: Worker) -> float:
+        """How long the worker may be at rest until it is unloaded; infinity with ttl 0."""
+        if worker.stays_s is not None:
+            return worker.stays_s
+        return self.demand[worker.model].spec.ttl_s or math.inf
 
     def note(self, model: str, action: str, reason: str) -> None:
         """A line for the decision log."""

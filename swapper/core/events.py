@@ -144,6 +144,15 @@ class UnloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class StayChosen:
+    """A client chose how long the model's worker is to stay idle, in place of the ttl, until it goes:
+    0, no longer than it is busy; infinity, as long as its room is not needed."""
+
+    model: str
+    stays_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryReplaced:
     """The configuration was read anew.
 
@@ -177,6 +186,7 @@ Event: TypeAlias = (
     | DevicesRead
     | LoadRequested
     | UnloadRequested
+    | StayChosen
     | RegistryReplaced
     | ShutdownRequested
     | TimePassed

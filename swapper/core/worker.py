@@ -83,6 +83,9 @@ class Worker:
     asleep: Bytes = field(default_factory=dict)  # what it holds, or will hold, while SLEEPING
     reserved: Bytes = field(default_factory=dict)  # at its start: the estimate
     measured: Bytes = field(default_factory=dict)  # the truth, as far as it is known
+    stays_s: float | None = (
+        None  # idle time before it is unloaded, as a client chose; None: the ttl
+    )
     threads: int = 0  # CPU threads it was told to use; 0: it was told nothing
 
     def move(self, state: WorkerState) -> None:

@@ -133,6 +133,10 @@ class Dispatcher:
         self.post(ev.UnloadRequested(model))
         return await self._gone(lambda r: any(r is one for one in going), timeout_s)
 
+    def keep(self, model: str, stays_s: float) -> None:
+        """Have the model's worker, if it has one, stay idle so long and no longer until it goes."""
+        self.post(ev.StayChosen(model, stays_s))
+
     def facts(self, model: str) -> WorkerFacts | None:
         """What the model's last ready worker said of itself; None if there was none."""
         return self._facts.get(model)

@@ -29,6 +29,7 @@ class WorkerView:
     idle_s: float | None
     expires_in_s: float | None
     ttl_s: float
+    stays_s: float | None = None  # idle time before unload, as configured or chosen; None: no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _view(
 ) -> WorkerView:
     worker, spec = books.workers[model], books.demand[model].spec
     process = running.get(worker.id)
-    expires_at = books.expires_at(worker)
+    expires_at, stays_s = books.expires_at(worker), books.stay_of(worker)
     return WorkerView(
         model=model,
         engine=spec.engine,
@@ -83,6 +84,7 @@ def _view(
         idle_s=None if worker.idle_since is None else now - worker.idle_since,
         expires_in_s=None if expires_at == float("inf") else expires_at - now,
         ttl_s=spec.ttl_s,
+        stays_s=None if stays_s == float("inf") else stays_s,
     )
 
 

@@ -184,6 +184,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def unload(self, name):
         self.tell(ev.UnloadRequested(name))
 
+    @rule(name=st.sampled_from(NAMES), stays_s=st.sampled_from([0.0, 3.0, math.inf]))
+    def keep(self, name, stays_s):
+        self.tell(ev.StayChosen(name, stays_s))
+
     @rule(seconds=st.floats(0.01, 30.0))
     def wait(self, seconds):
         """Time passes, and no deadline is slept through."""

@@ -242,6 +242,34 @@ class TestEnds:
         play.ready("a", "a#1", now=0.0)
         assert play.scheduler.next_deadline() == math.inf
 
+    def test_a_stay_that_a_client_chose_goes_before_the_ttl(self):
+        play = Play(model("a", ttl_s=60.0))
+        play.ready("a", "a#1", request_id=1, now=0.0)
+        play(ev.StayChosen("a", math.inf), 1.0)
+        assert play(ev.RequestEnded(1), 10.0) == []
+        assert play.scheduler.next_deadline() == math.inf
+        play(ev.StayChosen("a", 5.0), 12.0)
+        assert play.scheduler.next_deadline() == 15.0
+        assert play(ev.TimePassed(), 15.0) == [ev.StopWorker("a#1", 10.0)]
+
+    def test_a_stay_of_nothing_ends_with_the_last_answer(self):
+        play = Play(model("a", ttl_s=0.0, parallel=1))
+        play.ready("a", "a#1", request_id=1, now=0.0)
+        play(ev.RequestArrived(2, "a"), 1.0)
+        assert play(ev.StayChosen("a", 0.0), 2.0) == []
+        assert play(ev.RequestEnded(1), 3.0) == [ev.Grant(2, "a#1", 0.0, 0.0)]
+        assert play(ev.RequestEnded(2), 4.0) == [ev.StopWorker("a#1", 10.0)]
+
+    def test_a_stay_is_the_workers_and_ends_with_it(self):
+        play = Play(model("a", ttl_s=60.0))
+        play(ev.StayChosen("a", 0.0), 0.0)
+        play.ready("a", "a#1", now=0.0)
+        assert play.scheduler.next_deadline() == 60.0
+        assert play(ev.StayChosen("a", 0.0), 5.0) == [ev.StopWorker("a#1", 10.0)]
+        play(ev.WorkerExited("a#1"), 6.0)
+        play.ready("a", "a#2", now=7.0)
+        assert play.scheduler.next_deadline() == 67.0
+
     def test_a_request_that_waits_past_its_deadline_is_refused(self):
         play = Play(model("a", queue_timeout_s=5.0))
         play(ev.RequestArrived(1, "a"), 0.0)
