@@ -76,7 +76,7 @@ class DecodeGraphs:
         inputs.context_lengths[:count].copy_(batch.context_lengths)
         inputs.block_tables[:count, : batch.block_tables.shape[1]].copy_(batch.block_tables)
         inputs.slots[count:size].fill_(-1)
-        inputs.context_lengths[count:size].fill_(1)
+        inputs.context_lengths[count:size].zero_()
         inputs.positions[count:size].zero_()
 
     def _first(self, size: int) -> Batch:
