@@ -21,6 +21,7 @@ from swapper import __version__
 from swapper.config import Config, plan_registry
 from swapper.core.events import DevicesRead
 from swapper.core.scheduler import Scheduler
+from swapper.front.origins import Origins
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
 from swapper.reload import Reloader
@@ -64,6 +65,7 @@ async def _run(config: Config, read: Callable[[], Config], watched: Path | None)
         front = Front(
             dispatcher,
             api_keys=config.api_keys,
+            origins=_origins(config),
             keepalive_after_s=config.keepalive_after_s,
             loading_text=config.loading_text,
         )
@@ -119,6 +121,11 @@ async def _end(dispatcher: Dispatcher, front: Front) -> None:
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _origins(config: Config) -> Origins:
+    is_open = not config.api_keys and not config.insecure
+    return Origins(config.allowed_origins, config.allowed_hosts, checks_hosts=is_open)
 
 
 @contextlib.asynccontextmanager

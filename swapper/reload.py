@@ -16,6 +16,14 @@ from swapper.runtime.devices import cpu_count, survey
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.notify import ServiceManager
 
+RESTART_FOR = (  # what is taken over by a restart only
+    "listen",
+    "allowed_origins",
+    "allowed_hosts",
+    "keepalive_after_s",
+    "loading_text",
+)
+
 log = structlog.get_logger("swapper")
 
 WATCH_EVERY_S = 1.0
@@ -59,7 +67,7 @@ class Reloader:
         planned = plan_registry(config, readings, cpu_count())
         for note in (*config.problems, *config.warnings, *planned.notes):
             log.warning(str(note))
-        for name in ("listen", "keepalive_after_s", "loading_text"):
+        for name in RESTART_FOR:
             if getattr(config, name) != getattr(self._config, name):
                 key = name.removesuffix("_s")
                 log.warning(f"a new `{key}` is taken over by a restart only")

@@ -80,6 +80,8 @@ class _Loader:
             models=models,
             api_keys=keys,
             insecure=self.checked.insecure,
+            allowed_origins=tuple(self.checked.allowed_origins),
+            allowed_hosts=tuple(self.checked.allowed_hosts),
             keepalive_after_s=self.checked.defaults.keepalive_after,
             loading_text=self.checked.defaults.loading_text,
             memory=self.checked.memory,

@@ -318,6 +318,13 @@ class ConfigFile(_Section):
         default_factory=list, description="keys that clients may show; none: local clients only"
     )
     insecure: bool = Field(default=False, description="listen beyond this machine without any key")
+    allowed_origins: list[Text] = Field(
+        default_factory=list,
+        description="web pages that may use it, beside local ones, such as https://chat.example",
+    )
+    allowed_hosts: list[Text] = Field(
+        default_factory=list, description="names this server is called by, beside this machine's"
+    )
     memory: MemorySection = Field(
         default=MemorySection(), description="memory for all models together"
     )

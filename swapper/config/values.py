@@ -62,6 +62,8 @@ class Config:
     models: Mapping[str, ConfiguredModel]
     api_keys: tuple[ApiKey, ...] = ()
     insecure: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     keepalive_after_s: float = 2.0
     loading_text: bool = False
     memory: MemorySection = field(default_factory=MemorySection)

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from swapper.front.headers import Header
+from swapper.front.origins import cors_headers
 
 CLIENT_LEFT: Final = 499  # in logs and metrics only; nobody is there to be told
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -116,7 +117,7 @@ class Answer(web.StreamResponse):
     ) -> bytes:
         request = self._request
         lines = [f"HTTP/1.1 {status} {reason}\r\n".encode("utf-8", "surrogateescape")]
-        lines += [b"%b: %b\r\n" % header for header in headers]
+        lines += [b"%b: %b\r\n" % header for header in (*headers, *cors_headers(request))]
         if length is not None:
             if self._has_body or (length and status != 204):
                 lines.append(b"content-length: %d\r\n" % length)

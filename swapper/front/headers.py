@@ -39,6 +39,8 @@ ENDS_HERE: Final = HOP_BY_HOP | {
 }
 # Said by swapper itself.
 SAID_HERE: Final = HOP_BY_HOP | {
+    b"access-control-allow-origin",
+    b"access-control-expose-headers",
     b"content-length",
     b"x-request-id",
     b"x-swapper-model",

@@ -20,6 +20,10 @@ class NotFound(SwapperError):
     """There is no such path."""
 
 
+class Forbidden(SwapperError):
+    """Whoever asks may not, whatever it asks for."""
+
+
 class WrongMethod(SwapperError):
     """The path is there, for other methods."""
 
@@ -49,7 +53,14 @@ class Refusal:
 def refusal_of(error: Exception) -> Refusal:
     """The refusal for an error. What is not ours is an internal error, and nothing of it is told."""
     match error:
-        case BadRequest() | UnknownModel() | Unauthorized() | NotFound() | WrongMethod():
+        case (
+            BadRequest()
+            | UnknownModel()
+            | Unauthorized()
+            | Forbidden()
+            | NotFound()
+            | WrongMethod()
+        ):
             return _fault_of_client(error)
         case Unavailable():
             return _unavailable(error)
@@ -77,6 +88,8 @@ def _fault_of_client(error: SwapperError) -> Refusal:
         case Unauthorized():
             challenge = (("www-authenticate", "Bearer"),)
             return Refusal(401, message, kind, "invalid_api_key", headers=challenge)
+        case Forbidden():
+            return Refusal(403, message, kind, "forbidden")
         case WrongMethod(allowed=allowed):
             allow = (("allow", ", ".join(allowed)),)
             return Refusal(405, message, kind, "method_not_allowed", headers=allow)

@@ -19,13 +19,14 @@ from swapper.errors import SwapperError, UnknownModel
 from swapper.front import body
 from swapper.front.adjusting import Adjustment
 from swapper.front.admin import Admin, Reload
-from swapper.front.answer import nothing_for
+from swapper.front.answer import Answer, nothing_for
 from swapper.front.call import Call
 from swapper.front.headers import request_id
 from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
 from swapper.front.metrics import Metrics, Page
 from swapper.front.openai import error_response
+from swapper.front.origins import Origins, cors_headers, preflight
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound, WrongMethod, refusal_of
 from swapper.front.telling import refused
@@ -78,6 +79,7 @@ class Front:
         dispatcher: Dispatcher,
         *,
         api_keys: Sequence[Key] = (),
+        origins: Origins | None = None,
         body_limit: int = body.DEFAULT_LIMIT,
         keepalive_after_s: float = 2.0,
         keepalive_every_s: float = 5.0,
@@ -87,6 +89,7 @@ class Front:
     ) -> None:
         self._dispatcher = dispatcher
         self._keys = Keys(api_keys)
+        self._origins = origins or Origins()
         self._upstream = Upstream(connect_timeout_s=connect_timeout_s)
         metrics = Metrics()
         self._proxy = Proxy(
@@ -195,7 +198,9 @@ class Front:
         assert task is not None
         self._active.add(task)
         try:
-            return await self._dispatch(request)
+            response = await self._dispatch(request)
+            _let_read(request, response)
+            return response
         except SwapperError as error:
             return self._refuse(request, error)
         except ConnectionError:  # the client went while it was written to
@@ -209,15 +214,20 @@ class Front:
     def _refuse(self, request: web.BaseRequest, error: Exception) -> web.StreamResponse:
         refusal, dialect = refusal_of(error), self._translator.dialect_of(request)
         name = request_id(request.headers.get("x-request-id"))
+        response = error_response(refusal, name)
         if dialect is not None:
-            return refused(dialect, refusal, name)
-        return error_response(refusal, name)
+            response = refused(dialect, refusal, name)
+        _let_read(request, response)
+        return response
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         target = request.raw_path
         if not target.startswith("/"):  # absolute form, as proxies are asked
             target = str(request.rel_url)
         path, _, _ = target.partition("?")
+        self._origins.check(request)
+        if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+            return preflight(request)
         key = None if path in OPEN_PATHS else self._keys.check(request)
         translated = self._translator.routes.get(path)
         if translated is not None:
@@ -288,6 +298,13 @@ def _call(
     if route is None:
         route = path if path in NAMED_ROUTES or path == UPSTREAM else OTHER_ROUTES
     return Call(request, request_id(given), key, route, target)
+
+
+def _let_read(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Let a page read what was not written yet: an `Answer` has said so itself."""
+    if not response.prepared and not isinstance(response, Answer):
+        for name, value in cors_headers(request):
+            response.headers[name.decode()] = value.decode("utf-8", "surrogateescape")
 
 
 def _only(request: web.BaseRequest, *methods: str) -> None:

@@ -71,8 +71,10 @@ class House:
     async def post(self, target: str, body: bytes, headers: dict[str, str] | None = None) -> Got:
         return await self.ask("POST", target, body, headers)
 
-    async def chat(self, body: bytes = b'{"model":"tiny"}') -> Got:
-        return await self.post("/v1/chat/completions", body)
+    async def chat(
+        self, body: bytes = b'{"model":"tiny"}', headers: dict[str, str] | None = None
+    ) -> Got:
+        return await self.post("/v1/chat/completions", body, headers)
 
     async def close(self) -> None:
         for client in self.clients:

@@ -58,6 +58,7 @@ class FakeDispatcher:
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.can_unload = True
+        self.stays: list[tuple[str, float]] = []
         self.measured: dict[str, Endpoint] = {}  # workers whose metrics are asked for
 
     @contextlib.asynccontextmanager
@@ -123,6 +124,9 @@ class FakeDispatcher:
     async def unload(self, model: str, timeout_s: float) -> bool:
         self.unloads.append(model)
         return self.can_unload
+
+    def keep(self, model: str, stays_s: float) -> None:
+        self.stays.append((model, stays_s))
 
     def facts(self, model: str) -> WorkerFacts | None:
         return self.known.get(model)
@@ -318,8 +322,8 @@ class Client:
     async def begin(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> None:
-        lines = [f"{method} {target} HTTP/1.1", "host: x", f"content-length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        given = {"host": "x", "content-length": str(len(body)), **(headers or {})}
+        lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in given.items())]
         await self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
     async def head(self) -> tuple[int, dict[str, str]]:
