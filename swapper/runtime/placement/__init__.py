@@ -14,7 +14,7 @@ from swapper.runtime.endpoint import Endpoint
 class LaunchSpec:
     """How a model's worker is brought up; the part of its configuration that the core never sees.
 
-    `engine` is `llamacpp`, `echo`, `command` or `url`. For in-tree engines `options` become the
+    `engine` is `llamacpp`, `paged`, `echo`, `command` or `url`. For in-tree engines `options` become the
     worker's options file. For `command`, `cmd`, `env`, `cwd`, `stop_cmd`, `url` and `ready` are as
     in the configuration, with `${port}`, `${model}` and `${pid}` (stop_cmd) still to be filled in.
     For `url`, `url` and `api_key` are the foreign server's.
