@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +16,15 @@ with warnings.catch_warnings():
     litellm: Any = pytest.importorskip("litellm", reason="the package `litellm` is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _connections_end_here() -> Iterator[None]:
+    """The package leaves its connections to the collector: not in the middle of another test."""
+    yield
+    gc.collect()
+
+
 HELLO = [{"role": "user", "content": "hello"}]
 
 
