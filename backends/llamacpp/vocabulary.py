@@ -69,6 +69,9 @@ class Vocabulary:
             "sep_token": L.llama_vocab_sep,
             "eot_token": L.llama_vocab_eot,
             "mask_token": L.llama_vocab_mask,
+            "fim_prefix": L.llama_vocab_fim_pre,
+            "fim_suffix": L.llama_vocab_fim_suf,
+            "fim_middle": L.llama_vocab_fim_mid,
         }
         texts = {name: self.text(function(self._vocab)) for name, function in functions.items()}
         return {name: text for name, text in texts.items() if text}

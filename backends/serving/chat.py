@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -38,6 +40,7 @@ _CHATML = """\
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_NINE = re.compile(r"id\s*\|\s*length\s*!=\s*9")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 Message = dict[str, Any]
@@ -103,6 +106,8 @@ class ChatTemplate:
     ) -> str:
         """The prompt up to where the assistant's answer begins."""
         prepared = self._prepared(messages)
+        if _NINE.search(self._source):
+            prepared = [_with_short_ids(message) for message in prepared]
         if not self._shows_tools:
             prepared, tools = told(prepared, tools or (), self._has_system), None
         values = {
@@ -152,6 +157,23 @@ def _prepared(message: Message, where: str, keeps_developer: bool) -> Message:
         if not prepared["tool_calls"]:
             del prepared["tool_calls"]
     return prepared
+
+
+def _with_short_ids(message: Message) -> Message:
+    """Mistral's templates refuse ids that another model, or the client, has made up."""
+    changed = dict(message)
+    if isinstance(changed.get("tool_call_id"), str):
+        changed["tool_call_id"] = _short_id(changed["tool_call_id"])
+    if "tool_calls" in changed:
+        calls = changed["tool_calls"]
+        changed["tool_calls"] = [{**call, "id": _short_id(str(call.get("id")))} for call in calls]
+    return changed
+
+
+def _short_id(given: str) -> str:
+    if len(given) == 9 and given.isalnum():
+        return given
+    return hashlib.blake2b(given.encode("utf-8", "replace"), digest_size=5).hexdigest()[:9]
 
 
 def _text(content: object, where: str) -> str:

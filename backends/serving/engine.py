@@ -121,7 +121,7 @@ class ModelInfo:
     eos_token: str
     special: Mapping[str, str] = field(
         default_factory=dict
-    )  # other named special tokens of the template
+    )  # others by name: those of the template, and fim_prefix, fim_suffix, fim_middle for infill
     embedding_length: int = 0
 
 

@@ -1,6 +1,7 @@
 """Chat templates come out as transformers renders them, and what they refuse is the client's to read."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -313,3 +314,16 @@ CORNERS = {
 def test_corners_of_the_dialect_render_as_in_transformers(name: str) -> None:
     source = CORNERS[name]
     assert ChatTemplate(info(source)).render(TALK) == theirs(source, TALK)
+
+
+def test_ids_that_mistral_s_templates_refuse_are_made_to_fit() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }}"
+        "{% if c.id|length != 9 %}{{ raise_exception('9!') }}{% endif %}[TOOL_CALLS]{% endfor %}"
+        "{{ m.tool_call_id }} {% endfor %}{{ tools is defined }}"
+    )
+    text = ChatTemplate(info(source)).render(CALLS)
+    called, answered = re.findall(r"[0-9a-z]{9}", text)
+    assert called == answered
+    kept = json.loads(json.dumps(CALLS).replace("call_1", "abcDEF123"))
+    assert ChatTemplate(info(source)).render(kept).count("abcDEF123") == 2

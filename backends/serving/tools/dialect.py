@@ -333,7 +333,7 @@ class Wanted:
 
 def answer_rules(dialect: Dialect, wanted: Wanted, write: Write, *, prompt: str | None) -> str:
     """The grammar of such an answer to `prompt`, None where nothing but content is asked for."""
-    lines = [f"start: {_thoughts(dialect, write, prompt)} ({_kinds(wanted)})"]
+    lines = [f"start: {_thoughts(dialect, write, prompt)} ({_kinds(dialect, wanted)})"]
     lines += ["ANYTHING: /(?s:.*)/", *_thought_rules(dialect, write, prompt)]
     if wanted.tools:
         assert dialect.calls is not None
@@ -348,17 +348,25 @@ def answer_rules(dialect: Dialect, wanted: Wanted, write: Write, *, prompt: str 
     return json.dumps({"grammars": grammars})
 
 
-def _kinds(wanted: Wanted) -> str:
+def _kinds(dialect: Dialect, wanted: Wanted) -> str:
     kinds = ["said"] if wanted.content is not None else []
     if wanted.tools:
         calls = "single_call" if wanted.is_single else "call_list"
-        kinds.append(f"({calls})? ANYTHING" if wanted.may_talk else calls)
+        kinds.append(calls)
+        if wanted.may_talk:
+            is_bare = dialect.calls is not None and dialect.calls.may_be_bare
+            kinds = [calls, "SPEECH"] if is_bare else [f"({calls})? ANYTHING"]
     return " | ".join(kinds)
 
 
 def _call_rules(calls: CallFormat, wanted: Wanted, write: Write) -> list[str]:
-    if not wanted.may_talk or not calls.starts:
-        return [calls.rules(wanted.tools, write)]
+    rules = calls.rules(wanted.tools, write)
+    if not wanted.may_talk:
+        return [rules]
+    if calls.may_be_bare:  # what begins as a call is one
+        return [rules, r"SPEECH: /([^{\[\s](?s:.*))?/"]
+    if not calls.starts:
+        return [rules]
     # Before what begins a call there may be anything, and behind it there must be a call.
     start = calls.starts[0]
     return [
