@@ -69,6 +69,8 @@ def describe(loaded: Loaded, vocabulary: Vocabulary, *, generates: bool, embeds:
     capabilities = {"embeddings"} if embeds else set()
     if generates:
         capabilities.add("completions")
+        if named.keys() >= {"fim_prefix", "fim_suffix", "fim_middle"}:
+            capabilities.add("infill")
         if template:
             capabilities.add("chat")
     return ModelInfo(

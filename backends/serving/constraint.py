@@ -144,7 +144,7 @@ class Matching:
 
     def mask(self) -> bytes:
         """As the protocol says."""
-        mask = self._matcher.compute_bitmask()
+        mask: bytes = self._matcher.compute_bitmask()
         self._check()
         return mask
 
@@ -152,7 +152,8 @@ class Matching:
         """As the protocol says."""
         self._matcher.consume_token(token)
         self._check()
-        return self._matcher.is_stopped()
+        is_over: bool = self._matcher.is_stopped()
+        return is_over
 
     def _check(self) -> None:
         if self._matcher.is_error():

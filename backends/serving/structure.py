@@ -129,9 +129,10 @@ def _grammar(given: object, param: str) -> str:
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        return gbnf_to_lark(_CODE.sub(_character, given))
+        lark: str = gbnf_to_lark(_CODE.sub(_character, given))
     except Exception as error:  # noqa: BLE001 - the library raises plain Exception for whatever it cannot read
         raise _unreadable(param, str(error)) from None
+    return lark
 
 
 def _character(found: re.Match[str]) -> str:
