@@ -74,7 +74,9 @@ class Ledger:
     @property
     def returns_until(self) -> float:
         """When the first device is no longer waited for; infinity when nothing is returning."""
-        return min((r.until for r in self._returning.values()), default=math.inf)
+        if not self._returning:  # as a rule; this is asked for at every event
+            return math.inf
+        return min(r.until for r in self._returning.values())
 
     def charged(self, name: str) -> int:
         """The sum of all workers' charges."""
@@ -144,5 +146,6 @@ class Ledger:
 
     def stop_waiting(self, now: float) -> None:
         """What has not come back in time is not waited for any longer."""
-        for name in [n for n, r in self._returning.items() if r.until <= now]:
-            del self._returning[name]
+        if self.returns_until <= now:
+            kept = {n: r for n, r in self._returning.items() if r.until > now}
+            self._returning = kept

@@ -62,12 +62,12 @@ class Scheduler:
 
     def _deadlines(self) -> Iterable[float]:
         yield self._blocked_until
+        yield self._due_at
+        yield self.books.ledger.returns_until
         for model in self.books.wanted:
             queue = self.books.demand[model].queue
             if queue:
                 yield queue.first_deadline
-        yield self._due_at
-        yield self.books.ledger.returns_until
 
     def check_integrity(self) -> None:
         """Raise BrokenBooks if two parts of the state disagree. For tests and idle moments."""
@@ -86,6 +86,8 @@ class Scheduler:
         if books.wanted:
             for model in books.wanted:
                 self._grant_waiting(model, now)
+            self._forget_unwanted()
+        if books.wanted:  # still: the usual request is served by now
             room = Room(books.ledger, books.workers.values())
             without = [model for model in books.wanted if books.lacks_place(model)]
             for model in sorted(without, key=self._place_in_line):
