@@ -18,9 +18,10 @@ from pathlib import Path
 import structlog
 
 from swapper import __version__
-from swapper.config import Config, plan_registry
+from swapper.config import Config, cards_of, listen_of, plan_registry
 from swapper.core.events import DevicesRead
 from swapper.core.scheduler import Scheduler
+from swapper.errors import ConfigError
 from swapper.front.origins import Origins
 from swapper.front.server import Front
 from swapper.logs import set_up_logs
@@ -33,11 +34,13 @@ from swapper.runtime.log_ring import LogRing
 from swapper.runtime.monitor import Monitor
 from swapper.runtime.notify import ServiceManager
 from swapper.runtime.placement.local import LocalPlacement
+from swapper.runtime.status import status_line
 
 log = structlog.get_logger("swapper")
 
 SHUTDOWN_GRACE_S = 30.0  # for answers in flight, after TERM
 STOP_MARGIN_S = 15.0  # for workers to end after that
+LINGER_S = 5.0  # for those that wait already, when the next swapper takes the connections over
 EXIT_CANNOT_LISTEN = 1  # another one may be about to end: starting again may help
 
 
@@ -48,12 +51,22 @@ def serve(config: Config, read: Callable[[], Config], watched: Path | None = Non
     file `watched` has changed.
     """
     set_up_logs()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(config, read, watched))
-
-
-async def _run(config: Config, read: Callable[[], Config], watched: Path | None) -> int:
     service = ServiceManager()
+    if service.sockets:
+        passed = tuple(map(listen_of, service.sockets))
+        read_file, read = read, lambda: read_file().listening_on(passed)
+        try:
+            config = config.listening_on(passed)
+        except ConfigError as error:
+            print(f"swapper was given sockets by the service manager: {error}", file=sys.stderr)
+            return os.EX_CONFIG
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(config, read, watched, service))
+
+
+async def _run(
+    config: Config, read: Callable[[], Config], watched: Path | None, service: ServiceManager
+) -> int:
     logs = LogRing()
     seen = await asyncio.to_thread(survey, {})
     gpus = {gpu.name: gpu.uuid for gpu in seen.gpus}
@@ -70,6 +83,7 @@ async def _run(config: Config, read: Callable[[], Config], watched: Path | None)
             loading_text=config.loading_text,
         )
         front.set_adjustments(config.adjustments)
+        front.set_cards(cards_of(config))
         counter = TokenCounter()
         front.set_counter(counter)
         reloader = Reloader(config, read, dispatcher, front, service)
@@ -96,22 +110,35 @@ async def _serve_until_told(
 ) -> int:
     told_to_end = _signals()
     try:
-        addresses = await front.start(config.listen)
+        addresses = await front.start(service.sockets or config.listen)
     except OSError as error:
         _say_cannot_listen(config, error)
         return EXIT_CANNOT_LISTEN
     _greet(config, addresses)
     dispatcher.preload(dispatcher.registry.models)
     service.tell("READY=1", f"STATUS=serving {len(config.models)} models on {', '.join(addresses)}")
+
+    def status() -> str:
+        line = status_line(dispatcher.snapshot(), len(dispatcher.registry.models))
+        return f"finishing answers: {line}" if told_to_end.is_set() else line
+
+    telling = asyncio.create_task(service.keep_told(status))
     await told_to_end.wait()
     service.tell("STOPPING=1", "STATUS=finishing answers")
-    await _end(dispatcher, front)
+    await _end(dispatcher, front, is_followed=bool(service.sockets))
+    telling.cancel()
     return 0
 
 
-async def _end(dispatcher: Dispatcher, front: Front) -> None:
-    """Take nothing new, let answers finish for a while, stop the workers."""
+async def _end(dispatcher: Dispatcher, front: Front, *, is_followed: bool) -> None:
+    """Take nothing new, let answers finish for a while, stop the workers.
+
+    `is_followed`: the listening sockets stay, and whoever comes waits for the next swapper. So nobody
+    is refused who waits already, if it can be helped.
+    """
     log.info("stopping", grace_s=SHUTDOWN_GRACE_S)
+    if is_followed:
+        await front.serve_out(LINGER_S)
     front.begin_shutdown()
     dispatcher.begin_shutdown()
     if not await front.close(SHUTDOWN_GRACE_S):

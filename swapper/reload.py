@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from swapper.config import Config, ConfiguredModel, plan_registry
+from swapper.config import Config, ConfiguredModel, cards_of, plan_registry
 from swapper.core.registry import ModelSpec, Registry
 from swapper.front.server import Front
 from swapper.runtime.devices import cpu_count, survey
@@ -75,6 +75,7 @@ class Reloader:
         self._config = config
         self._front.set_keys(config.api_keys)
         self._front.set_adjustments(config.adjustments)
+        self._front.set_cards(cards_of(config))
         self._dispatcher.replace(planned.registry, config.launches, frozenset(told["changed"]))
         self._dispatcher.preload(told["new"] + told["changed"])
         log.info("reloaded", **told)

@@ -20,6 +20,10 @@ class NotFound(SwapperError):
     """There is no such path."""
 
 
+class NotHere(SwapperError):
+    """Other servers do it, this one does not."""
+
+
 class Forbidden(SwapperError):
     """Whoever asks may not, whatever it asks for."""
 
@@ -70,6 +74,8 @@ def refusal_of(error: Exception) -> Refusal:
             )
         case WorkerLost():
             return Refusal(502, f"{error}; try again", code="worker_lost")
+        case NotHere():
+            return Refusal(501, str(error), "invalid_request_error", "not_implemented")
         case SwapperError():
             return Refusal(500, str(error), code="internal_error")
         case _:

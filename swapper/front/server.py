@@ -19,14 +19,17 @@ from swapper.errors import SwapperError, UnknownModel
 from swapper.front import body
 from swapper.front.adjusting import Adjustment
 from swapper.front.admin import Admin, Reload
-from swapper.front.answer import Answer, nothing_for
+from swapper.front.answer import LAST, Answer, nothing_for
 from swapper.front.call import Call
+from swapper.front.cards import Card
 from swapper.front.headers import request_id
 from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
 from swapper.front.metrics import Metrics, Page
+from swapper.front.ollama import API, OllamaRoutes
 from swapper.front.openai import error_response
 from swapper.front.origins import Origins, cors_headers, preflight
+from swapper.front.pages import Pages
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound, WrongMethod, refusal_of
 from swapper.front.telling import refused
@@ -52,6 +55,7 @@ OTHER_ROUTES: Final = "/v1/*"  # in logs and metrics: clients may ask for any pa
 DEEPEST_NAME: Final = 8  # parts of a model's name
 OPEN_PATHS: Final = frozenset({"/health"})  # for probes, which have no key
 KEEPALIVE_S: Final = 620.0  # idle connections; longer than the proxies that may stand before us
+LINGER_S: Final = 0.2  # for requests to come in whose connections have
 CANCEL_S: Final = 2.0  # for handlers to clean up when the grace is over
 
 
@@ -90,6 +94,7 @@ class Front:
         self._dispatcher = dispatcher
         self._keys = Keys(api_keys)
         self._origins = origins or Origins()
+        self._pages = Pages()
         self._upstream = Upstream(connect_timeout_s=connect_timeout_s)
         metrics = Metrics()
         self._proxy = Proxy(
@@ -110,6 +115,7 @@ class Front:
             keepalive_after_s=keepalive_after_s,
             keepalive_every_s=keepalive_every_s,
         )
+        self._ollama = OllamaRoutes(dispatcher, self._proxy, body_limit=body_limit)
         page = Page(metrics, dispatcher, self._upstream)
         self._admin = Admin(dispatcher, page, self._proxy, unload_timeout_s=unload_timeout_s)
         self._get: dict[str, Handler] = {
@@ -121,12 +127,16 @@ class Front:
             "/logs": self._admin.logs,
             "/v1/models": self._admin.models,
             "/swapper/v1/decisions": self._admin.decisions,
+            "/api/version": self._ollama.version,
+            "/api/tags": self._ollama.tags,
+            "/api/ps": self._ollama.ps,
             "/swapper/v1/state": self._admin.state,
             "/swapper/v1/events": self._admin.events,
         }
         self._runner: web.ServerRunner | None = None
         self._server: web.Server | None = None
         self._active: set[asyncio.Task[object]] = set()
+        self._is_serving_out = False
 
     # ------------------------------------------------------------ lifetime
 
@@ -154,6 +164,10 @@ class Front:
         """What is done to request fields from the next request on, by the name that it gives."""
         self._proxy.adjustments = adjustments
 
+    def set_cards(self, cards: Mapping[str, Card]) -> None:
+        """What is told of models that may not be loaded, by name."""
+        self._ollama.cards = cards
+
     def set_counter(self, counter: TokenCounter) -> None:
         """What counts tokens."""
         self._translator.counter = counter
@@ -166,13 +180,27 @@ class Front:
         """From now on requests for models get 503; answers that have begun go on."""
         self._proxy.is_shutting_down = True
 
+    async def serve_out(self, most_s: float) -> None:
+        """Take no new connections; answer what comes on those that are here, each for the last time,
+        until nobody waits for a worker any more."""
+        self._is_serving_out = True
+        await self._stop_listening()
+        for _ in range(int(most_s / LINGER_S)):
+            await asyncio.sleep(LINGER_S)
+            if not self._dispatcher.snapshot().waiting:
+                break
+
+    async def _stop_listening(self) -> None:
+        assert self._runner is not None
+        for site in self._runner.sites:
+            await site.stop()
+
     async def close(self, grace_s: float) -> bool:
         """Stop listening, let answers finish, end everything; False if the grace ran out first."""
         self.begin_shutdown()
         assert self._runner is not None
         assert self._server is not None
-        for site in self._runner.sites:
-            await site.stop()
+        await self._stop_listening()
         self._admin.stop_following()
         self._server.pre_shutdown()  # closes idle connections, others after their answer
         in_time = await self._finished(grace_s)
@@ -197,6 +225,8 @@ class Front:
         task = asyncio.current_task()
         assert task is not None
         self._active.add(task)
+        if self._is_serving_out:
+            request[LAST] = True
         try:
             response = await self._dispatch(request)
             _let_read(request, response)
@@ -228,6 +258,9 @@ class Front:
         self._origins.check(request)
         if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
             return preflight(request)
+        if self._pages.knows(request, path):
+            _only(request, "GET", "HEAD")
+            return self._pages.answer(request, path)
         key = None if path in OPEN_PATHS else self._keys.check(request)
         translated = self._translator.routes.get(path)
         if translated is not None:
@@ -246,6 +279,8 @@ class Front:
         self, request: web.BaseRequest, key: Key | None, path: str, target: str
     ) -> web.StreamResponse:
         """Paths that carry a model's name; it may hold slashes."""
+        if path.startswith(API):
+            return await self._ollama.act(request, path)
         if path.startswith(UPSTREAM):
             return await self._to_upstream(request, key, target)
         if path.startswith(MODELS):
@@ -302,6 +337,8 @@ def _call(
 
 def _let_read(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Let a page read what was not written yet: an `Answer` has said so itself."""
+    if LAST in request:
+        response.force_close()
     if not response.prepared and not isinstance(response, Answer):
         for name, value in cors_headers(request):
             response.headers[name.decode()] = value.decode("utf-8", "surrogateescape")

@@ -113,6 +113,14 @@ class Telling:
         )  # fmt: skip
         return call.answer
 
+    def at_once(self, translation: Translation) -> Answer:
+        """What is said where no worker was asked anything."""
+        if not translation.stream:
+            return self.whole(translation.whole({}))
+        self._send(translation.end())
+        self._answer.finish()
+        return self._answer
+
     def _send(self, said: bytes) -> bool:
         """Send a piece of a stream, its head first; True when the client cannot take more."""
         call = self._call

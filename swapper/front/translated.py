@@ -26,6 +26,7 @@ from swapper.front.call import Call
 from swapper.front.dialects.anthropic.count import read_count
 from swapper.front.dialects.anthropic.messages import Messages
 from swapper.front.dialects.dialect import Asked, Dialect, Granted, Json, Translation
+from swapper.front.dialects.ollama.routes import Chat, Embed, Embeddings, Generate
 from swapper.front.dialects.responses.responses import Responses
 from swapper.front.headers import Header
 from swapper.front.heartbeat import Heartbeat
@@ -76,6 +77,10 @@ class Translator:
             "/v1/messages": Route(messages, self._infer),
             COUNT: Route(messages, self._count),
             "/v1/responses": Route(self._responses, self._infer),
+            "/api/chat": Route(Chat(), self._infer),
+            "/api/generate": Route(Generate(), self._infer),
+            "/api/embed": Route(Embed(), self._infer),
+            "/api/embeddings": Route(Embeddings(), self._infer),
         }
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -89,6 +94,8 @@ class Translator:
         """Whose words errors of this request are told in; None: OpenAI's."""
         if ANTHROPIC in request.headers:
             return self.routes["/v1/messages"].dialect
+        if request.path.startswith("/api/"):
+            return self.routes["/api/chat"].dialect
         near = (r.dialect for path, r in self.routes.items() if request.path.startswith(path))
         return next(near, None)
 
@@ -122,12 +129,24 @@ class Translator:
 
     async def _infer(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
         given = await read_body(call.request, self._body_limit)
-        asked = Asked(call.request_id, os.urandom(12).hex(), call.key_name, time.time)
+        asked = Asked(
+            call.request_id,
+            os.urandom(12).hex(),
+            call.key_name,
+            time.time,
+            lambda: time.perf_counter() - call.started,
+        )
         translation = _read(dialect, given, asked)
-        call.model = self._proxy.resolve(translation.model)
-        call.body = msgspec.json.encode({"model": translation.model, **translation.body})
-        if (adjustment := self._proxy.adjustments.get(translation.model)) is not None:
-            call.body = adjusted(call.body, adjustment)
+        name = translation.known_as(self._dispatcher.registry.names())
+        call.model = self._proxy.resolve(name)
+        if translation.path is None:
+            if translation.stays_s == 0:
+                self._dispatcher.keep(call.model, 0)
+                return telling.at_once(translation)
+        else:
+            call.body = msgspec.json.encode({"model": name, **translation.body})
+            if (adjustment := self._proxy.adjustments.get(name)) is not None:
+                call.body = adjusted(call.body, adjustment)
         if not translation.stream:
             return await self._on_a_worker(call, translation, telling, None)
         telling.translation = translation
@@ -148,7 +167,11 @@ class Translator:
     ) -> web.StreamResponse:
         async def ask(lease: Lease) -> web.StreamResponse:
             translation.granted(Granted(lease.model, lease.engine, lease.queue_s, lease.load_s))
-            response = await self._ask(call, translation, lease)
+            if translation.stays_s is not None:
+                self._dispatcher.keep(lease.model, translation.stays_s)
+            if translation.path is None:
+                return telling.at_once(translation)
+            response = await self._ask(call, translation.path, lease)
             try:
                 await response.wait()
                 if heartbeat is not None:
@@ -160,11 +183,11 @@ class Translator:
 
         return await on_a_worker(self._dispatcher, self._metrics, call, ask)
 
-    async def _ask(self, call: Call, translation: Translation, lease: Lease) -> Response:
+    async def _ask(self, call: Call, path: str, lease: Lease) -> Response:
         body = call.body
         if lease.endpoint.upstream_model is not None:
             body = renamed(body, lease.endpoint.upstream_model)
-        return await self._send(call, lease, translation.path, body)
+        return await self._send(call, lease, path, body)
 
     async def _send(self, call: Call, lease: Lease, path: str, body: bytes) -> Response:
         endpoint = lease.endpoint

@@ -14,7 +14,7 @@ then, of a stream, `chunk` for each chunk and `end` or `broken`, or else `whole`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -34,6 +34,7 @@ class Asked:
     unique: str  # fit for ids
     key: str  # whose request it is; empty on an open server
     clock: Callable[[], float]  # seconds since 1970
+    elapsed: Callable[[], float]  # seconds since it came, on a clock that nobody sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,19 @@ class Translation(ABC):
 
     `model` is the name the client gave, `stream` whether it wants a stream, `path` where the body
     goes on the worker, `body` OpenAI's request without `model`; where `stream` is true the worker is
-    to stream too.
+    to stream too. Without a `path` nothing is asked: the model is to be loaded, or, with
+    `stays_s` 0, to go; `end`, or `whole` with nothing, then tells that it was done.
     """
 
     model: str
     stream: bool = False
-    path: str = CHAT
+    path: str | None = CHAT
     body: Json
+    stays_s: float | None = None  # idle time before unload, from now on; None: as it was
+
+    def known_as(self, names: Iterable[str]) -> str:
+        """The one of the configured `names` that the client means by `model`."""
+        return self.model
 
     def granted(self, granted: Granted) -> None:
         """A worker is about to be asked."""

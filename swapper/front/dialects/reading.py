@@ -189,6 +189,15 @@ def reasoning(message: Json) -> str | None:
     return _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
 
 
+def arguments_object(arguments: str) -> Json:
+    """A call's arguments as an object; a model may have written something else, or not to its end."""
+    try:
+        parsed = msgspec.json.decode(arguments or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        return {"INVALID_JSON": arguments}
+    return parsed if isinstance(parsed, dict) else {"INVALID_JSON": arguments}
+
+
 def stopped_by(choice: Json) -> str | None:
     """The stop string that ended an answer, where the server tells it."""
     told: Any = choice.get("stop_reason", choice.get("matched_stop"))

@@ -62,4 +62,4 @@ def read(pieces: list[bytes]) -> list[bytes]:
     return [data for piece in pieces for data in reader.feed(piece)]
 
 
-ASKED = Asked("r-1", "1", "", lambda: 1000.5)
+ASKED = Asked("r-1", "1", "", lambda: 1000.5, lambda: 0.5)

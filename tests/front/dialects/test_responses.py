@@ -261,7 +261,7 @@ def test_errors(has_begun: bool) -> None:
 
 
 def other(key: str, unique: str) -> Asked:
-    return Asked("r", unique, key, lambda: 1000.0)
+    return Asked("r", unique, key, lambda: 1000.0, lambda: 0.5)
 
 
 def test_a_conversation_goes_on() -> None:

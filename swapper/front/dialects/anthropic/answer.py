@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from swapper.front.dialects.anthropic.errors import error_of
 from swapper.front.dialects.anthropic.request import MessagesRequest, chat_body
 from swapper.front.dialects.dialect import Asked, Json, Translation
 from swapper.front.dialects.events import event
-from swapper.front.dialects.reading import first_choice, reasoning, stopped_by
+from swapper.front.dialects.reading import (
+    arguments_object,
+    first_choice,
+    reasoning,
+    stopped_by,
+)
 from swapper.front.dialects.steps import Argued, Called, Said, Step, StepReader, Thought
 from swapper.front.refusal import Refusal
 
@@ -64,7 +67,7 @@ class MessagesTranslation(Translation):
         for index, call in enumerate(message.get("tool_calls") or []):
             name, arguments = call["function"]["name"], call["function"].get("arguments") or ""
             block = self._tool_use(Called(index, call.get("id") or "", name))
-            blocks.append({**block, "input": _input(arguments)})
+            blocks.append({**block, "input": arguments_object(arguments)})
         usage = _usage(answer.get("usage") or {})
         return {**self._message(), "content": blocks, **self._stop(choice), "usage": usage}
 
@@ -161,15 +164,6 @@ class MessagesTranslation(Translation):
         """The id is the worker's own, as it comes back with the tool's result."""
         id = _NOT_OF_IDS.sub("_", call.id) or f"toolu_{self._id}_{call.index}"
         return {"type": "tool_use", "id": id, "name": call.name, "input": {}}
-
-
-def _input(arguments: str) -> Any:
-    """Arguments as an object; a model may have written something else, or not to its end."""
-    try:
-        parsed = msgspec.json.decode(arguments or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        return {"INVALID_JSON": arguments}
-    return parsed if isinstance(parsed, dict) else {"INVALID_JSON": arguments}
 
 
 def _usage(usage: Json) -> Json:
