@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.echo.tokenizer import VOCAB_SIZE, ByteTokenizer
+from backends.echo.tokenizer import IM_END, IM_START, VOCAB_SIZE, ByteTokenizer
 from backends.serving.choices import Choice, Delta
 from backends.serving.engine import (
     Engine,
@@ -24,7 +24,7 @@ from backends.serving.engine import (
 from backends.serving.generation import follow_all
 from backends.serving.openai import ChatReply, CompletionReply
 from backends.serving.prompts import Prompt
-from backends.serving.tools import HERMES, AnswerReader, Dialect, Tool
+from backends.serving.tools import HERMES, AnswerReader, Dialect, Thinking, Tool
 
 CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
 
@@ -265,3 +265,29 @@ async def test_no_tokens_wanted_gives_none() -> None:
     answer = await whole(ScriptedEngine.of("abc"), made)
     assert plain(answer)["content"] == ""
     assert answer["usage"]["completion_tokens"] == 0
+
+
+THINKER = Dialect(None, Thinking("<|im_start|>", "<|im_end|>"))
+
+
+def thinking(logprobs: int | None = None) -> Choice:
+    reader = AnswerReader(THINKER, (), is_thinking=False)
+    shown = {IM_START: b"<|im_start|>", IM_END: b"<|im_end|>"}
+    return choice(reader=reader, shown=shown, logprobs=logprobs)
+
+
+def thoughts() -> ScriptedEngine:
+    tokens = [IM_START, *b"hm\n", IM_END, *b"\n\nYes <3"]
+    steps = [Progress((Token(token),)) for token in tokens]
+    return ScriptedEngine([*steps, Progress((), "stop")])
+
+
+async def test_reasoning_between_control_tokens_is_apart() -> None:
+    answer = await whole(thoughts(), thinking())
+    message = answer["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("Yes <3", "hm")
+    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+    deltas = [chunk["choices"][0]["delta"] for chunk in await events(thoughts(), thinking())]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert [d["reasoning_content"] for d in deltas if "reasoning_content" in d] == ["h", "m"]
+    assert "".join(d.get("content", "") for d in deltas) == "Yes <3"
