@@ -167,3 +167,24 @@ def test_reasoning_comes_before_a_form(prompt: str, opening: str) -> None:
         constraint.accept(byte)
     allowed = int.from_bytes(constraint.mask(), "little")
     assert allowed == sum(1 << byte for byte in range(ord("a"), ord("z") + 1))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "<|channel|>final<|message|>Hi",
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi",
+        "<|channel|>commentary to=functions.now <|constrain|>json<|message|>{}",
+    ],
+)
+def test_gpt_oss_may_answer_or_call(said: str) -> None:
+    dialect = find_dialect(FAMILIES["gpt-oss"])
+    vocabulary = Tokens(dialect.markers)
+    controls = {marker: END + 1 + index for index, marker in enumerate(vocabulary.controls)}
+    wanted = Wanted(tools=TOOLS, may_talk=True)
+    rules = answer_rules(dialect, wanted, writer(controls), prompt="<|start|>assistant")
+    constraint = Vocabulary(vocabulary, vocabulary.size).compile(rules).start()
+    for token in _written(vocabulary, said):
+        assert int.from_bytes(constraint.mask(), "little") >> token & 1
+        constraint.accept(token)
+    assert int.from_bytes(constraint.mask(), "little") >> END & 1

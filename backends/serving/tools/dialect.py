@@ -340,8 +340,9 @@ def answer_rules(dialect: Dialect, wanted: Wanted, write: Write, *, prompt: str 
         lines += _call_rules(dialect.calls, wanted, write)
     if wanted.content is not None:
         is_channel = dialect.is_harmony and prompt is not None
-        final = f'{write(harmony.CHANNEL)} "final" {write(harmony.MESSAGE)}' if is_channel else ""
-        lines.append(f"said: {final} @content")
+        lines.append(f"said: {'final' if is_channel else ''} @content")
+    if dialect.is_harmony:
+        lines.append(f'final: {write(harmony.CHANNEL)} "final" {write(harmony.MESSAGE)}')
     grammars = [{"name": "answer", "lark_grammar": "\n".join(lines)}]
     if wanted.content is not None:
         grammars.append({"name": "content", "lark_grammar": wanted.content})
@@ -353,7 +354,9 @@ def _kinds(dialect: Dialect, wanted: Wanted) -> str:
     if wanted.tools:
         calls = "single_call" if wanted.is_single else "call_list"
         kinds.append(calls)
-        if wanted.may_talk:
+        if wanted.may_talk and dialect.is_harmony:
+            kinds = [calls, "final ANYTHING"]
+        elif wanted.may_talk:
             is_bare = dialect.calls is not None and dialect.calls.may_be_bare
             kinds = [calls, "SPEECH"] if is_bare else [f"({calls})? ANYTHING"]
     return " | ".join(kinds)
