@@ -98,7 +98,7 @@ def test_it_loads_serves_and_drains(tmp_path: Path, tiny: Path) -> None:
         assert progress == sorted(progress)
         assert events[-1]["event"] == "ready"
         assert events[-1]["context"] == 512
-        assert set(events[-1]["capabilities"]) == {"chat", "completions"}
+        assert set(events[-1]["capabilities"]) == {"chat", "completions", "tools"}
         assert events[-1]["memory"]["host"] > 1_000_000
         assert worker.get("/health")[0] == 200
 
