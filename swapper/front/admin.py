@@ -176,6 +176,10 @@ class Admin:
 
     # ------------------------------------------------------------ logs
 
+    async def log_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Everybody's output, as it comes."""
+        return await self._follow(request, None)
+
     async def logs(self, request: web.BaseRequest) -> web.StreamResponse:
         """A model's output, or everybody's: what is kept, then, with `follow`, what comes."""
         name = request.rel_url.query.get("model")

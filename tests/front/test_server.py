@@ -282,6 +282,24 @@ async def test_logs_can_be_followed_until_the_end(house: House) -> None:
     house.front = None
 
 
+async def test_llama_swaps_users_unload_and_read_logs_as_they_are_used_to(house: House) -> None:
+    house.dispatcher.view = Snapshot((view("tiny"), view("org/model:7b")), {})
+    assert (await house.ask("GET", "/unload")).body == b"OK"
+    assert sorted(house.dispatcher.unloads) == ["org/model:7b", "tiny"]
+    house.dispatcher.unloads.clear()
+    assert (await house.post("/api/models/unload/org/model:7b", b"")).body == b"OK"
+    assert (await house.post("/api/models/unload/gpt-4o-mini", b"")).body == b"OK"
+    assert house.dispatcher.unloads == ["org/model:7b", "tiny"]
+    assert (await house.post("/api/models/unload", b"")).json == {"msg": "ok"}
+    assert (await house.post("/api/models/unload/nobody", b"")).status == 404
+    assert (await house.ask("GET", "/api/models/unload")).status == 405
+    house.dispatcher.logs.append("tiny", "old")
+    client = await house.client()
+    await client.begin("GET", "/logs/stream")
+    _, headers = await client.head()
+    assert await anext(client.pieces(headers)) == b"[tiny] old\n"
+
+
 async def test_metrics(house: House) -> None:
     await house.worker()
     await house.chat()
