@@ -65,8 +65,10 @@ class Chooser:
     def _mask(self, masks: Ordered[bytes | None]) -> Tensor | None:
         if not any(masks):
             return None
-        free = b"\xff" * (4 * ((self._vocab_size + 31) // 32))
-        words = np.frombuffer(b"".join(mask or free for mask in masks), "<i4").copy()
+        size = 4 * ((self._vocab_size + 31) // 32)
+        free = b"\xff" * size
+        # A grammar may know of an end token beyond the vocabulary.
+        words = np.frombuffer(b"".join((mask or free)[:size] for mask in masks), "<i4").copy()
         return to_device(torch.from_numpy(words).view(len(masks), -1), self._device)
 
 

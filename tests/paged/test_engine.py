@@ -215,7 +215,7 @@ class OneText:
     def mask(self) -> bytes:
         if self.place == self.fails_at:
             raise EngineError("bad_request", "too complex")
-        return (1 << self.tokens[self.place]).to_bytes((self.vocab_size + 31) // 32 * 4, "little")
+        return (1 << self.tokens[self.place]).to_bytes((self.vocab_size + 63) // 32 * 4, "little")
 
     def accept(self, token: int) -> bool:
         assert token == self.tokens[self.place]

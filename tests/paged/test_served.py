@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -61,6 +62,25 @@ def test_a_stream_says_what_a_whole_answer_says(client: openai.OpenAI) -> None:
     text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
     assert text == whole.choices[0].message.content
     assert "one endpoint" in text
+
+
+def test_an_answer_that_has_to_be_json_is(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"enum": ["a", "b"]}, "fine": {"type": "boolean"}},
+        "required": ["name", "fine"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model="demo",
+        messages=QUESTION,
+        temperature=0,
+        max_tokens=200,
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+    )
+    found = json.loads(answer.choices[0].message.content or "")
+    assert found["name"] in ("a", "b")
+    assert isinstance(found["fine"], bool)
 
 
 def test_many_at_once_get_the_answers_they_get_alone(client: openai.OpenAI) -> None:
