@@ -16,6 +16,7 @@ BENCHMARKS = {
     "proxy": ("bench.proxy.overhead",),
     "cold-start": ("bench.gguf.cold_start",),
     "gguf": ("bench.gguf.throughput", "--llama-server"),
+    "paged": ("bench.paged.cpu",),
     "policy": ("bench.policy",),
     "swap": ("bench.swap",),
 }
