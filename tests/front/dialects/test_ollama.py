@@ -276,6 +276,8 @@ def test_a_name_that_is_configured_goes_before_one_that_is_like_it() -> None:
         ("-1", math.inf),
         ("-1s", math.inf),
         ("-5m", math.inf),
+        (1e308, math.inf),
+        ("9999999h", math.inf),
     ],
 )
 def test_keep_alive(given: Any, expected: float | None) -> None:

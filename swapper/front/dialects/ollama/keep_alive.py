@@ -13,16 +13,17 @@ _UNITS: Final = {
 }  # fmt: skip
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|μs|ns)", re.ASCII)
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
+LONGEST_S: Final = 20 * 365 * 86400.0  # clocks and calendars end somewhere
 _LONGEST: Final = 64  # characters
 
 
 def seconds(given: float | str | None) -> float | None:
     """How long to stay idle: numbers are seconds, texts durations such as `5m`, `1h30m` or `-1s`;
-    what is negative is infinity. None: nothing was said. Raises BadRequest."""
+    what is negative, or more than a lifetime of any machine, is infinity. None: nothing was said. Raises BadRequest."""
     if given is None or given == "":
         return None
     value = _duration(given) if isinstance(given, str) else float(given)
-    return math.inf if value < 0 else value
+    return math.inf if value < 0 or value > LONGEST_S else value
 
 
 def _duration(text: str) -> float:
