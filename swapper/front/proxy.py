@@ -22,9 +22,10 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from swapper.errors import SwapperError, Unavailable, UnknownModel, WorkerLost
+from swapper.errors import SwapperError, Unavailable, UnknownModel
 from swapper.front.adjusting import Adjustment, adjusted
 from swapper.front.answer import CLIENT_LEFT, nothing_for
+from swapper.front.attempts import on_a_worker
 from swapper.front.body import asked, read_body, renamed
 from swapper.front.call import Call
 from swapper.front.headers import request_headers
@@ -33,7 +34,7 @@ from swapper.front.loading_text import LoadingText
 from swapper.front.metrics import Metrics
 from swapper.front.openai import error_event, error_response
 from swapper.front.passing import pass_into_stream, pass_on
-from swapper.front.refusal import DiedTwice, refusal_of
+from swapper.front.refusal import refusal_of
 from swapper.front.response import Response
 from swapper.front.upstream import Upstream
 from swapper.runtime.dispatcher import Dispatcher
@@ -120,10 +121,10 @@ class Proxy:
         if (adjustment := self.adjustments.get(wanted.model)) is not None:
             call.body = adjusted(call.body, adjustment)
         if wanted.stream is not True or call.route not in EVENT_ROUTES:
-            return await self._serve(call, call.model)
+            return await self._serve(call)
         heartbeat = self._heartbeat(call, call.model)
         try:
-            return await self._serve(call, call.model, heartbeat)
+            return await self._serve(call, heartbeat)
         finally:
             heartbeat.stop()
 
@@ -138,7 +139,7 @@ class Proxy:
         self._check_open()
         assert call.model is not None
         call.body = await read_body(call.request, self._body_limit)
-        return await self._serve(call, call.model)
+        return await self._serve(call)
 
     def _check_open(self) -> None:
         if self.is_shutting_down:
@@ -146,35 +147,11 @@ class Proxy:
 
     # ------------------------------------------------------------ one worker, perhaps another
 
-    async def _serve(
-        self, call: Call, model: str, heartbeat: Heartbeat | None = None
-    ) -> web.StreamResponse:
-        answer = await self._attempt(call, model, None, heartbeat)
-        if answer is not None:
-            return answer
-        assert call.lease is not None
-        log.warning("trying again on a fresh worker", model=model, request_id=call.request_id)
-        answer = await self._attempt(call, model, call.lease.arrived_at, heartbeat)
-        if answer is None:
-            raise DiedTwice("the model's worker died twice on this request, before it answered")
-        return answer
+    async def _serve(self, call: Call, heartbeat: Heartbeat | None = None) -> web.StreamResponse:
+        def ask(lease: Lease) -> Coroutine[Any, Any, web.StreamResponse]:
+            return self._exchange(call, lease, heartbeat)
 
-    async def _attempt(
-        self, call: Call, model: str, arrived_at: float | None, heartbeat: Heartbeat | None
-    ) -> web.StreamResponse | None:
-        """One try; None when the worker died before anything of an answer was sent."""
-        priority = call.key.priority if call.key is not None else 0
-        async with self._dispatcher.lease(
-            model, arrived_at=arrived_at, priority=priority, key=call.key_name
-        ) as lease:
-            call.lease = lease
-            self._metrics.saw_worker(model, lease.worker_id)
-            try:
-                return await self._exchange(call, lease, heartbeat)
-            except WorkerLost:
-                if call.has_begun or not await lease.lost():
-                    raise
-        return None
+        return await on_a_worker(self._dispatcher, self._metrics, call, ask)
 
     async def _exchange(
         self, call: Call, lease: Lease, heartbeat: Heartbeat | None
