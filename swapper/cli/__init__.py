@@ -251,6 +251,21 @@ def create(name: str, modelfile: Path, config: Path) -> None:
     create_model(name, modelfile, config)
 
 
+@main.command("install-service")
+@click.option("--user", "is_user", is_flag=True, help="For you alone, without root.")
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="What it shall serve.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Print the files instead of writing them.")
+def install_service(is_user: bool, config: Path | None, is_dry: bool) -> None:
+    """Write systemd's unit files for this installation, and say what they do.
+
+    CONFIG is /etc/swapper/config.yaml, or ~/.config/swapper/config.yaml with --user, if none is named.
+    Nothing is started.
+    """
+    from swapper.cli.service import install_service as install
+
+    sys.exit(install(config, is_user=is_user, is_dry=is_dry))
+
+
 def _numbers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
     try:
         found = [int(part) for part in text.split(",")]

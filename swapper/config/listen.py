@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 
 
@@ -29,6 +30,14 @@ class Listen:
         if self.host is None:
             return f"unix:{self.socket_path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def listen_of(listening: socket.socket) -> Listen:
+    """Where a socket listens that somebody else has opened."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return Listen(socket_path=str(name))
+    return Listen(host=name[0], port=name[1])
 
 
 def parse_listen(value: object) -> Listen:

@@ -22,6 +22,7 @@ from swapper.front.origins import cors_headers
 
 CLIENT_LEFT: Final = 499  # in logs and metrics only; nobody is there to be told
 LAST_CHUNK: Final = b"0\r\n\r\n"
+LAST: Final = web.RequestKey("last", bool)  # of requests whose connection closes after the answer
 LONGEST_LINE: Final = 1024 * 1024  # a longer one is not held back
 NO_BODY_STATUSES: Final = frozenset({204, 304})
 
@@ -62,7 +63,10 @@ class Answer(web.StreamResponse):
         self._is_chunked = not self._is_framed and request.version >= (1, 1)
         self._takes_events = is_events and not self._is_framed
         self._keep_alive = (
-            keep_alive and request.keep_alive and (self._is_framed or self._is_chunked)
+            keep_alive
+            and request.keep_alive
+            and LAST not in request
+            and (self._is_framed or self._is_chunked)
         )
         head = self._head(status, reason, headers, length)
         self._transmit(head + self._frame(first) if first else head)
