@@ -169,6 +169,14 @@ def test_a_turn_with_tools() -> None:
     ]
 
 
+def test_an_answer_that_the_client_began_is_gone_on_with() -> None:
+    begun = {"role": "assistant", "content": "It is"}
+    body = chat(messages=[*HELLO, begun]).body
+    assert body["messages"] == [*HELLO, begun]
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    assert "continue_final_message" not in chat().body
+
+
 def test_images() -> None:
     message = {"role": "user", "content": "what?", "images": ["iVBORw0KGgoAAA", "/9j/4AAQ"]}
     content = chat(messages=[message]).body["messages"][0]["content"]

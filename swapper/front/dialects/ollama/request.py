@@ -86,7 +86,11 @@ def chat_question(request: ChatRequest) -> Question:
     """Raises BadRequest."""
     if not request.messages:
         return NOTHING
-    body: Json = {"messages": chat_messages(request.messages), **_common(request)}
+    messages = chat_messages(request.messages)
+    body: Json = {"messages": messages, **_common(request)}
+    last = messages[-1]
+    if last["role"] == "assistant" and "tool_calls" not in last:  # begun, to be gone on with
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
     if request.tools:
         body["tools"] = request.tools
     return Question(CHAT, body)
