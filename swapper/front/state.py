@@ -71,4 +71,5 @@ def _model(spec: ModelSpec, worker: WorkerView | None, waiting: int) -> dict[str
         "measured": dict(worker.measured) if worker else {},
         "idle_s": worker and worker.idle_s,
         "expires_in_s": worker and worker.expires_in_s,
+        "stays_s": worker and worker.stays_s,
     }

@@ -15,7 +15,8 @@ LONGEST_PAGE: Final = 4 * 1024 * 1024
 WITHIN_S: Final = 1.0  # a worker that takes longer is left out this time
 SAMPLE: Final = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?[ \t]+(\S.*)")
 GENERATED: Final = re.compile(  # how many tokens, as engines call it
-    r"^(?:llamacpp:tokens_predicted_total|(?:vllm|sglang):generation_tokens_total)(?:\{.*\})? (\S+)",
+    r"^(?:llamacpp:tokens_predicted_total|(?:vllm|sglang):generation_tokens_total"
+    r"|swapper_worker_tokens_total)(?:\{.*\})? (\S+)",
     re.MULTILINE,
 )
 OWN_MODEL: Final = re.compile(r'(^|,)\s*model="')
