@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,11 +25,34 @@ async def embed(engine: Engine, encoder: Encoder, request: EmbeddingRequest, sco
     if request.dimensions is not None and not 1 <= request.dimensions <= size:
         raise bad_request(f"dimensions must be from 1 to {size}", "dimensions")
     prompts = await read_prompts(engine, encoder, request.input, "input")
+    if (most := request.truncate_prompt_tokens) is not None:
+        prompts = await _cut(engine, encoder, prompts, most)
     _check(engine, prompts)
     vectors = await engine.embed([prompt.tokens for prompt in prompts], cache_scope=scope)
     if request.dimensions is not None and request.dimensions < size:
         vectors = [_shortened(vector, request.dimensions) for vector in vectors]
     return msgspec.json.encode(_body(engine, request, prompts, vectors))
+
+
+async def _cut(engine: Engine, encoder: Encoder, prompts: list[Prompt], most: int) -> list[Prompt]:
+    """Only what the client allows to be cut is: the end of a text, but not the mark behind it."""
+    context = engine.info.context
+    if not (most == -1 or 1 <= most <= context):
+        raise bad_request(
+            f"truncate_prompt_tokens must be -1, or from 1 to {context}", "truncate_prompt_tokens"
+        )
+    most = context if most == -1 else most
+    mark = (await encoder.encode(""))[-1:]
+    return [
+        Prompt(_shorter(prompt.tokens, most, mark)) if len(prompt.tokens) > most else prompt
+        for prompt in prompts
+    ]
+
+
+def _shorter(tokens: Sequence[int], most: int, mark: list[int]) -> list[int]:
+    if mark and tokens[-1] == mark[0]:
+        return [*tokens[: most - 1], *mark]
+    return list(tokens[:most])
 
 
 def _check(engine: Engine, prompts: list[Prompt]) -> None:

@@ -110,6 +110,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
     input: str | list[Any]
     encoding_format: str | None = None
     dimensions: int | None = None
+    truncate_prompt_tokens: int | None = None  # cut longer inputs to so many; -1: to the context
 
 
 class TokenizeRequest(msgspec.Struct):

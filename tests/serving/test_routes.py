@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from backends.serving import embeddings
+
 CHAT = "/v1/chat/completions"
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
@@ -305,6 +307,19 @@ def test_fewer_dimensions_are_the_first_ones_at_length_one(client: httpx.Client)
     assert [value / less[0] for value in less] == pytest.approx([v / one[0] for v in one[:4]])
 
 
+def test_inputs_are_cut_for_whom_that_is_right(client: httpx.Client) -> None:
+    whole = [256, *b"x" * 499]
+    cut = vectors(client, input=["x" * 600, "abc"], truncate_prompt_tokens=-1)
+    assert cut == vectors(client, input=[whole, [256, *b"abc"]])
+    assert vectors(client, input="abcdef", truncate_prompt_tokens=4) == vectors(client, input="abc")
+
+
+def test_the_mark_behind_a_text_stays() -> None:
+    assert embeddings._shorter([1, 5, 6, 7, 2], 3, [2]) == [1, 5, 2]
+    assert embeddings._shorter([1, 5, 6, 7], 3, [1]) == [1, 5, 6]
+    assert embeddings._shorter([5, 6, 7], 2, []) == [5, 6]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -315,6 +330,8 @@ def test_fewer_dimensions_are_the_first_ones_at_length_one(client: httpx.Client)
         ({"input": "x" * 600}, "input"),
         ({"input": "a", "dimensions": 17}, "dimensions"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "a", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+        ({"input": "a", "truncate_prompt_tokens": 501}, "truncate_prompt_tokens"),
     ],
 )
 def test_embeddings_that_cannot_be_served(

@@ -486,11 +486,13 @@ def test_embeddings() -> None:
 
     data = [{"index": 1, "embedding": [0.0, 2.0]}, {"index": 0, "embedding": [3.0, 4.0]}]
     found = {"data": data, "usage": {"prompt_tokens": 7, "total_tokens": 7}}
-    many = read(Embed(), input=["a", "b"], dimensions=2, truncate=True, options={"num_ctx": 9})
+    many = read(Embed(), input=["a", "b"], dimensions=2, truncate=False, options={"num_ctx": 9})
     assert (many.path, many.body) == ("/v1/embeddings", {"input": ["a", "b"], "dimensions": 2})
     told = many.whole(found)
     assert told["embeddings"] == [[0.6, 0.8], [0.0, 1.0]]
     assert told["prompt_eval_count"] == 7
+    cut = read(Embed(), input="a", truncate=True).body
+    assert cut == {"input": "a", "truncate_prompt_tokens": -1}
     assert read(Embed(), input=[]).path is None
     assert read(Embed(), input=[]).whole({})["embeddings"] == []
     with pytest.raises(BadRequest):

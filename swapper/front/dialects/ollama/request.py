@@ -63,6 +63,7 @@ class EmbedRequest(Wish, kw_only=True):
 
     input: str | list[str] | None = None
     dimensions: int | None = None
+    truncate: bool | None = None
 
 
 class EmbeddingsRequest(Wish, kw_only=True):
@@ -155,6 +156,8 @@ def embed_question(request: EmbedRequest) -> Question:
     body: Json = {"input": request.input}
     if request.dimensions:
         body["dimensions"] = request.dimensions
+    if request.truncate:  # only where it is said: what is cut off unseen is missed by nobody
+        body["truncate_prompt_tokens"] = -1
     return Question(EMBEDDINGS, body)
 
 
