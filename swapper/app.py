@@ -78,6 +78,7 @@ async def _run(
         front = Front(
             dispatcher,
             api_keys=config.api_keys,
+            key_in_path=config.key_in_path,
             origins=_origins(config),
             keepalive_after_s=config.keepalive_after_s,
             loading_text=config.loading_text,

@@ -18,6 +18,7 @@ from swapper.runtime.notify import ServiceManager
 
 RESTART_FOR = (  # what is taken over by a restart only
     "listen",
+    "key_in_path",
     "allowed_origins",
     "allowed_hosts",
     "keepalive_after_s",

@@ -1,7 +1,7 @@
 """YAML text to plain values, with the line of every key, and without YAML's surprises.
 
 YAML 1.1 reads `no` as false, `010` as 8 and `1:30` as 90. Whoever writes these means something else,
-so they are errors here that say what to quote. `${env:NAME}` is filled in, last, in values only: what
+so they are errors here that say what to quote. `${env:NAME}` and `${credential:NAME}` are filled in, last, in values only:
 a variable holds is never read as YAML, and in a command line never split into words.
 """
 
@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -18,7 +19,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from swapper.config.problems import KeyPath, Problem, dotted
 from swapper.errors import ConfigError
 
-_ENV = re.compile(r"\$\{env:([^}]*)\}")
+_FROM_OUTSIDE = re.compile(r"\$\{(env|credential):([^}]*)\}")
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"  # where systemd puts what LoadCredential= names
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _COMMAND_LINES = ("cmd", "stop_cmd")  # split into words here, before variables are filled in
@@ -181,13 +183,34 @@ class _Reader:
         return self._filled(node, node.value, path)
 
     def _filled(self, node: ScalarNode, text: str, path: KeyPath) -> str:
-        """The text with `${env:NAME}` replaced; a name that is not set is a problem."""
-        for name in _ENV.findall(text):
+        """The text with `${env:NAME}` and `${credential:NAME}` replaced; what is not there is a
+        problem."""
+
+        def value(match: re.Match[str]) -> str:
+            kind, name = match[1], match[2]
+            if kind == "credential":
+                return self._credential(node, name, path)
             if name not in self.environ:
                 self._problem(
                     node, path, f"the environment variable {name or '(no name)'} is not set"
                 )
-        return _ENV.sub(lambda match: self.environ.get(match[1], ""), text)
+            return self.environ.get(name, "")
+
+        return _FROM_OUTSIDE.sub(value, text)
+
+    def _credential(self, node: ScalarNode, name: str, path: KeyPath) -> str:
+        """What systemd was told to hand over under that name."""
+        folder = self.environ.get(_CREDENTIALS)
+        if not folder or not name or "/" in name:
+            text = f"the credential {name or '(no name)'} is not there: no LoadCredential= names it"
+            self._problem(node, path, text)
+            return ""
+        try:
+            return (Path(folder) / name).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            self._problem(node, path, f"the credential {name} cannot be read: {reason}")
+            return ""
 
     def _problem(self, node: Node, path: KeyPath, text: str) -> object:
         """Note a problem; the value it stands for is nothing."""

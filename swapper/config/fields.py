@@ -6,7 +6,7 @@ A check raises ValueError with a sentence that says what to write instead.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import (
     Field,
@@ -16,9 +16,24 @@ from pydantic import (
 )
 
 from swapper.config.listen import Listen, parse_listen
-from swapper.config.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
+from swapper.config.units import (
+    DURATION_PATTERN,
+    RATE_PATTERN,
+    SIZE_PATTERN,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
 
 ANY_GPU = "cuda"  # whichever one has room best
+
+
+class Rate(NamedTuple):
+    """So many requests in so many seconds."""
+
+    requests: int
+    seconds: float
+
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
@@ -41,6 +56,10 @@ def _gpu_budget(value: object) -> object:
     for device in value:
         _device(device)
     return {device: _size_or_share(size) for device, size in value.items()}
+
+
+def _rate(value: object) -> Rate:
+    return Rate(*parse_rate(value))
 
 
 def _duration_or_auto(value: object) -> float | Literal["auto"]:
@@ -119,6 +138,9 @@ def _list_of(schema: dict[str, object]) -> dict[str, object]:
 Text: TypeAlias = Annotated[str, StringConstraints(min_length=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 Duration: TypeAlias = Annotated[float, PlainValidator(parse_duration), WithJsonSchema(_TIME)]
+RateLimit: TypeAlias = Annotated[
+    Rate, PlainValidator(_rate), WithJsonSchema({"type": "string", "pattern": RATE_PATTERN})
+]
 MaxWait: TypeAlias = Annotated[
     float | Literal["auto"], PlainValidator(_duration_or_auto), _either(_AUTO, _TIME)
 ]

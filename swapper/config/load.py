@@ -79,6 +79,7 @@ class _Loader:
             listen=listen,
             models=models,
             api_keys=keys,
+            key_in_path=self.checked.key_in_path,
             insecure=self.checked.insecure,
             allowed_origins=tuple(self.checked.allowed_origins),
             allowed_hosts=tuple(self.checked.allowed_hosts),
@@ -134,7 +135,26 @@ class _Loader:
             if key in seen:
                 self._error(("api_keys", index), f"is the same key as api_keys[{seen[key]}]")
             seen[key] = index
-            yield ApiKey(entry.name or f"key-{index + 1}", key, entry.priority)
+            yield ApiKey(
+                entry.name or f"key-{index + 1}",
+                key,
+                entry.priority,
+                frozenset(entry.scopes),
+                frozenset(self._models_of(index, entry)),
+                entry.rate,
+            )
+
+    def _models_of(self, index: int, entry: ApiKeyEntry) -> Iterator[str]:
+        owners = {name: name for name in self.checked.models}
+        for name, section in self.checked.models.items():
+            owners |= {alias.name: name for alias in section.aliases}
+        for place, model in enumerate(entry.models):
+            if model not in owners:
+                near = nearest(model, owners)
+                hint = f"; did you mean '{near}'?" if near else ""
+                path: KeyPath = ("api_keys", index, "models", place)
+                self._error(path, f"there is no model '{model}'{hint}")
+            yield owners.get(model, model)
 
     def _key(self, index: int, entry: ApiKeyEntry) -> str | None:
         path: KeyPath = ("api_keys", index)

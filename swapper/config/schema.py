@@ -24,6 +24,7 @@ from swapper.config.fields import (
     ListenList,
     MaxWait,
     Memory,
+    RateLimit,
     Text,
     Words,
 )
@@ -36,12 +37,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
+Scope: TypeAlias = Literal["inference", "admin"]
+
+
 class ApiKeyEntry(_Section):
     """A client's key, written here or kept in a file of its own."""
 
     name: Text | None = Field(default=None, description="who holds the key; it is what logs show")
     key: Text | None = Field(default=None, description="the key")
     file: Text | None = Field(default=None, description="a file that holds the key")
+    scopes: list[Scope] = Field(
+        default=["inference", "admin"],
+        min_length=1,
+        description="what it is for: asking models, or looking after the server",
+    )
+    models: list[Text] = Field(
+        default_factory=list, description="the models it is for; none named: all of them"
+    )
+    rate: RateLimit | None = Field(
+        default=None, description="how often it may ask, such as 60/m; others wait or come again"
+    )
     priority: int = Field(default=0, description="its requests go before those of lower ones")
 
 
@@ -316,6 +331,10 @@ class ConfigFile(_Section):
     )
     api_keys: list[ApiKeyItem] = Field(
         default_factory=list, description="keys that clients may show; none: local clients only"
+    )
+    key_in_path: bool = Field(
+        default=False,
+        description="take a key from /key/KEY/v1/... too, where headers cannot be set",
     )
     insecure: bool = Field(default=False, description="listen beyond this machine without any key")
     allowed_origins: list[Text] = Field(

@@ -13,6 +13,8 @@ _TIME_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 SIZE_PATTERN = r"^\d+(\.\d+)? ?([KMGTkmgt][Ii]?)?[Bb]$|^0$"
 DURATION_PATTERN = r"^(\d+(\.\d+)?(d|h|ms|m|s))+$|^0$"
+RATE_PATTERN = r"^[1-9]\d*/(s|m|h|d)$"
+_RATE = re.compile(r"(\d+)/(s|m|h|d)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(d|h|ms|m|s)")
 
@@ -42,6 +44,14 @@ def parse_duration(value: object) -> float:
     if sizes != sorted(set(sizes), reverse=True):
         raise ValueError(f"{value!r} is not a duration; write each unit once, the largest first")
     return sum(float(number) * _TIME_UNITS[unit] for number, unit in parts)
+
+
+def parse_rate(value: object) -> tuple[int, float]:
+    """Requests and the seconds they are for, from `60/m`; raises ValueError with what to write."""
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"{value!r} is not a rate; write it as 60/m, 5/s or 1000/d")
+    return int(match[1]), _TIME_UNITS[match[2]]
 
 
 def format_size(num_bytes: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from swapper.checkpoint import CheckpointHeader
+from swapper.config.fields import Rate
 from swapper.config.listen import Listen
 from swapper.config.problems import Problem
 from swapper.config.schema import AliasEntry, MemorySection, ModelSection
@@ -22,6 +23,9 @@ class ApiKey:
     name: str
     key: str = field(repr=False)
     priority: int = 0
+    scopes: frozenset[str] = frozenset({"inference", "admin"})
+    models: frozenset[str] = frozenset()  # configured names; empty: all
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Config:
     listen: tuple[Listen, ...]
     models: Mapping[str, ConfiguredModel]
     api_keys: tuple[ApiKey, ...] = ()
+    key_in_path: bool = False
     insecure: bool = False
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()

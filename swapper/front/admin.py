@@ -16,6 +16,7 @@ from swapper.core.registry import ModelSpec
 from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front.answer import Answer
 from swapper.front.dialects.anthropic.models import model_entry, model_list
+from swapper.front.keys import holder, visible
 from swapper.front.metrics import CONTENT_TYPE, Page
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
@@ -110,13 +111,15 @@ class Admin:
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         states = self._states()
-        entries = [self._entry(spec, states) for spec in self._dispatcher.registry.models.values()]
+        models = self._dispatcher.registry.models
+        seen = visible(request, models)
+        entries = [self._entry(spec, states) for name, spec in models.items() if name in seen]
         if ANTHROPIC in request.headers:
             return json_response(model_list(entries))
         return json_response({"object": "list", "data": entries})
 
     async def model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        spec = self._dispatcher.registry.models[self._proxy.resolve(name)]
+        spec = self._dispatcher.registry.models[self._proxy.resolve(name, holder(request))]
         entry = {**self._entry(spec, self._states()), "id": name}
         return json_response(model_entry(entry) if ANTHROPIC in request.headers else entry)
 
@@ -141,17 +144,18 @@ class Admin:
     # ------------------------------------------------------------ what runs
 
     async def running(self, request: web.BaseRequest) -> web.StreamResponse:
-        snapshot = self._dispatcher.snapshot()
+        snapshot, models = self._dispatcher.snapshot(), self._dispatcher.registry.models
+        present = {worker.model for worker in snapshot.workers}
+        seen = visible(request, present | snapshot.waiting.keys())
         entries = [
             _running_entry(worker, snapshot.waiting.get(worker.model, 0))
             for worker in snapshot.workers
+            if worker.model in seen
         ]
-        models = self._dispatcher.registry.models
-        present = {worker.model for worker in snapshot.workers}
         entries += [
             _waiting_entry(models[model], count)
             for model, count in snapshot.waiting.items()
-            if model in models and model not in present
+            if model in seen and model in models and model not in present
         ]
         return json_response({"running": entries})
 

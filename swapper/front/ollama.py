@@ -23,6 +23,7 @@ from swapper.front.dialects.ollama.models import (
 )
 from swapper.front.dialects.ollama.names import configured
 from swapper.front.dialects.reading import decode
+from swapper.front.keys import holder, visible
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound, NotHere, WrongMethod
@@ -66,8 +67,12 @@ class OllamaRoutes:
     async def tags(self, request: web.BaseRequest) -> web.StreamResponse:
         """All models, and the aliases, which are models to a client."""
         specs = self._dispatcher.registry.models.values()
+        seen = visible(request, (spec.name for spec in specs))
         known = [
-            self._known(spec.name, name) for spec in specs for name in (spec.name, *spec.aliases)
+            self._known(spec.name, name)
+            for spec in specs
+            if spec.name in seen
+            for name in (spec.name, *spec.aliases)
         ]
         return json_response({"models": [tag_entry(it) for it in known]})
 
@@ -75,7 +80,9 @@ class OllamaRoutes:
         """What is loaded; what stays the longest first."""
         now = time.time()
         workers = [w for w in self._dispatcher.snapshot().workers if w.state in LOADED]
-        workers.sort(key=lambda w: -(_stays_s(w) or float("inf")))
+        seen = visible(request, (worker.model for worker in workers))
+        workers = [worker for worker in workers if worker.model in seen]
+        workers.sort(key=_stays_at_most, reverse=True)
         entries = [
             loaded_entry(self._known(w.model, w.model), _loaded(w, now), now) for w in workers
         ]
@@ -97,7 +104,7 @@ class OllamaRoutes:
         if not (given := asked.model or asked.name):
             raise BadRequest("model is required", param="model")
         name = configured(given, self._dispatcher.registry.names())
-        known = self._known(self._proxy.resolve(name), name)
+        known = self._known(self._proxy.resolve(name, holder(request)), name)
         adjustment = self._proxy.adjustments.get(name)
         is_copilot = request.headers.get("user-agent", "").startswith(COPILOT)
         system = None if adjustment is None else adjustment.system
@@ -132,6 +139,11 @@ NO_CARD: Final = _NoCard()
 def _stays_s(worker: WorkerView) -> float | None:
     """From now on, should nobody ask any more; None: for ever."""
     return worker.stays_s if worker.expires_in_s is None else worker.expires_in_s
+
+
+def _stays_at_most(worker: WorkerView) -> float:
+    stays_s = _stays_s(worker)
+    return float("inf") if stays_s is None else stays_s
 
 
 def _loaded(worker: WorkerView, now: float) -> Loaded:

@@ -30,6 +30,7 @@ from swapper.front.body import asked, read_body, renamed
 from swapper.front.call import Call
 from swapper.front.headers import request_headers
 from swapper.front.heartbeat import Heartbeat
+from swapper.front.keys import Key, check_model
 from swapper.front.loading_text import LoadingText
 from swapper.front.metrics import Metrics
 from swapper.front.openai import error_event, error_response
@@ -81,14 +82,22 @@ class Proxy:
 
     async def pass_through(self, call: Call, model: str) -> web.StreamResponse:
         """Answer any request to the model's own server; the body may be anything."""
+        check_model(call.key, model)
         call.model = model
         return await self._to_its_end(call, self._pass_through(call))
 
-    def resolve(self, name: str) -> str:
-        """The configured model behind a name; raises UnknownModel."""
+    def resolve(self, name: str, key: Key | None = None) -> str:
+        """The configured model behind a name; raises UnknownModel, and Forbidden where the key that
+        it is asked for with is not for the model, or may not know that there is none."""
         if len(name) > LONGEST_NAME:  # no search for what is nearest to that
             raise UnknownModel(name[:40] + "...")
-        return self._dispatcher.registry.resolve(name)
+        try:
+            model = self._dispatcher.registry.resolve(name)
+        except UnknownModel:
+            check_model(key, name)
+            raise
+        check_model(key, model)
+        return model
 
     # ------------------------------------------------------------ one call
 
@@ -117,7 +126,7 @@ class Proxy:
         self._check_open()
         call.body = await read_body(call.request, self._body_limit)
         wanted = asked(call.body)
-        call.model = self.resolve(wanted.model)
+        call.model = self.resolve(wanted.model, call.key)
         if (adjustment := self.adjustments.get(wanted.model)) is not None:
             call.body = adjusted(call.body, adjustment)
         if wanted.stream is not True or call.route not in EVENT_ROUTES:

@@ -28,6 +28,14 @@ class Forbidden(SwapperError):
     """Whoever asks may not, whatever it asks for."""
 
 
+class TooOften(SwapperError):
+    """Whoever asks has had its share of requests for now."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class WrongMethod(SwapperError):
     """The path is there, for other methods."""
 
@@ -68,6 +76,11 @@ def refusal_of(error: Exception) -> Refusal:
             return _fault_of_client(error)
         case Unavailable():
             return _unavailable(error)
+        case TooOften(retry_after_s=seconds):
+            wait_s = max(1, math.ceil(seconds))
+            return Refusal(
+                429, str(error), "rate_limit_error", "rate_limit_exceeded", retry_after_s=wait_s
+            )
         case DiedTwice():  # SDKs that try again by themselves heed the header
             return Refusal(
                 502, str(error), code="worker_lost", headers=(("x-should-retry", "false"),)

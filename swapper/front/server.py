@@ -25,6 +25,7 @@ from swapper.front.cards import Card
 from swapper.front.headers import request_id
 from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
+from swapper.front.llama_swap import UNLOAD, LlamaSwap
 from swapper.front.metrics import Metrics, Page
 from swapper.front.ollama import API, OllamaRoutes
 from swapper.front.openai import error_response
@@ -83,6 +84,7 @@ class Front:
         dispatcher: Dispatcher,
         *,
         api_keys: Sequence[Key] = (),
+        key_in_path: bool = False,
         origins: Origins | None = None,
         body_limit: int = body.DEFAULT_LIMIT,
         keepalive_after_s: float = 2.0,
@@ -92,7 +94,7 @@ class Front:
         unload_timeout_s: float = 120.0,
     ) -> None:
         self._dispatcher = dispatcher
-        self._keys = Keys(api_keys)
+        self._keys = Keys(api_keys, in_path=key_in_path)
         self._origins = origins or Origins()
         self._pages = Pages()
         self._upstream = Upstream(connect_timeout_s=connect_timeout_s)
@@ -118,6 +120,7 @@ class Front:
         self._ollama = OllamaRoutes(dispatcher, self._proxy, body_limit=body_limit)
         page = Page(metrics, dispatcher, self._upstream)
         self._admin = Admin(dispatcher, page, self._proxy, unload_timeout_s=unload_timeout_s)
+        llama_swap = self._llama_swap = LlamaSwap(dispatcher, self._admin)
         self._get: dict[str, Handler] = {
             "/": self._admin.hello,
             "/api/hello": self._admin.hello,  # where Claude Code looks whether anybody is there
@@ -126,6 +129,8 @@ class Front:
             "/running": self._admin.running,
             "/logs": self._admin.logs,
             "/v1/models": self._admin.models,
+            "/unload": llama_swap.unload_all,
+            "/logs/stream": self._admin.log_stream,
             "/swapper/v1/decisions": self._admin.decisions,
             "/api/version": self._ollama.version,
             "/api/tags": self._ollama.tags,
@@ -158,7 +163,7 @@ class Front:
 
     def set_keys(self, api_keys: Sequence[Key]) -> None:
         """Other keys from the next request on; what is being answered goes on."""
-        self._keys = Keys(api_keys)
+        self._keys.replace(api_keys)
 
     def set_adjustments(self, adjustments: Mapping[str, Adjustment]) -> None:
         """What is done to request fields from the next request on, by the name that it gives."""
@@ -228,6 +233,7 @@ class Front:
         if self._is_serving_out:
             request[LAST] = True
         try:
+            request = self._keys.without_key(request)
             response = await self._dispatch(request)
             _let_read(request, response)
             return response
@@ -261,7 +267,7 @@ class Front:
         if self._pages.knows(request, path):
             _only(request, "GET", "HEAD")
             return self._pages.answer(request, path)
-        key = None if path in OPEN_PATHS else self._keys.check(request)
+        key = None if path in OPEN_PATHS else self._keys.check(request, path)
         translated = self._translator.routes.get(path)
         if translated is not None:
             _only(request, "POST")
@@ -279,6 +285,9 @@ class Front:
         self, request: web.BaseRequest, key: Key | None, path: str, target: str
     ) -> web.StreamResponse:
         """Paths that carry a model's name; it may hold slashes."""
+        if path.startswith(UNLOAD):
+            _only(request, "POST")
+            return await self._llama_swap.unload(request, path)
         if path.startswith(API):
             return await self._ollama.act(request, path)
         if path.startswith(UPSTREAM):

@@ -138,7 +138,7 @@ class Translator:
         )
         translation = _read(dialect, given, asked)
         name = translation.known_as(self._dispatcher.registry.names())
-        call.model = self._proxy.resolve(name)
+        call.model = self._proxy.resolve(name, call.key)
         if translation.path is None:
             if translation.stays_s == 0:
                 self._dispatcher.keep(call.model, 0)
@@ -203,7 +203,7 @@ class Translator:
         """How many tokens a prompt has, without loading its model."""
         given = await read_body(call.request, self._body_limit)
         name, chat = read_count(given)
-        call.model = self._proxy.resolve(name)
+        call.model = self._proxy.resolve(name, call.key)
         call.body = msgspec.json.encode(chat)
         if (adjustment := self._proxy.adjustments.get(name)) is not None:
             call.body = adjusted(call.body, adjustment)
