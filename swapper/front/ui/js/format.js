@@ -31,6 +31,7 @@ export function left(seconds) {
 
 /** Tokens per second. */
 export function rate(perSecond) {
+  if (perSecond === 0) return "0";
   return perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond).toString();
 }
 

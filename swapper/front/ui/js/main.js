@@ -57,19 +57,24 @@ async function follow() {
   }
 }
 
-/** Fetch the decision log whenever a worker came or went, which is when something was decided. */
+/** Fetch the decision log whenever a worker came or went, which is when something was decided; and once
+ * more, for what is written down a little later. */
 function watchDecisions() {
-  let before = null;
+  let workers = null;
+  let due = 0;
   let isAsking = false;
   store.subscribe(async () => {
-    const workers = store.snapshot?.models.map((m) => `${m.worker} ${m.state} ${m.waiting > 0}`).join() ?? null;
-    if (workers === null || workers === before || isAsking) return;
-    before = workers;
+    if (!store.snapshot || isAsking) return;
+    const present = store.snapshot.models.map((m) => `${m.worker} ${m.state} ${m.waiting > 0}`).join();
+    if (present !== workers) due = 3;
+    workers = present;
+    if (due === 0) return;
+    due -= 1;
     isAsking = true;
     try {
       store.setDecisions((await api.json("swapper/v1/decisions")).decisions);
     } catch {
-      before = null; // with the next state
+      due = 1; // with the next state
     } finally {
       isAsking = false;
     }

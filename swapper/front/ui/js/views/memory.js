@@ -5,6 +5,8 @@ import { bytes, percent } from "../format.js";
 
 const KINDS = { starting: "loading", waking: "loading", sleeping: "sleeping" };
 
+const NEGLIGIBLE = 0.002; // of a device: what was reserved and not yet corrected by what was measured
+
 export function mountMemory(section, store) {
   const list = h("ul", { class: "devices" });
   const empty = h("p", { class: "note" }, "No device has a budget: models are limited by their number only.");
@@ -51,7 +53,7 @@ function partsOf(device, store) {
   const named = parts.reduce((sum, part) => sum + part.size, 0);
   const rest = Math.max(0, device.charged - named);
   const free = Math.max(0, device.budget - device.others - Math.max(named, device.charged));
-  if (rest > 0) parts.push({ key: "rest", label: "set aside", kind: "loading", detail: "", size: rest });
+  if (rest > device.budget * NEGLIGIBLE) parts.push({ key: "rest", label: "set aside", kind: "loading", detail: "", size: rest });
   if (device.others > 0) {
     parts.push({ key: "others", label: "other programs", kind: "others", detail: "", size: device.others });
   }
