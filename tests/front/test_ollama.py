@@ -300,6 +300,10 @@ async def test_ps(house: House) -> None:
     assert (first["name"], second["name"]) == ("org/model:7b", "tiny")
     assert datetime.fromisoformat(first["expires_at"]) > now + timedelta(days=20 * 365)
     assert datetime.fromisoformat(second["expires_at"]) < now + timedelta(seconds=80)
+    busy = (view("tiny", stays_s=0.0), view("org/model:7b", stays_s=9.0))
+    house.dispatcher.view = Snapshot(busy, {})
+    first, second = (await house.ask("GET", "/api/ps")).json["models"]  # type: ignore[misc]
+    assert (first["name"], second["name"]) == ("org/model:7b", "tiny")
 
 
 async def test_version_and_greeting(house: House) -> None:
