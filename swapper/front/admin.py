@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Final, TypeAlias
 
@@ -15,6 +15,7 @@ from aiohttp import web
 from swapper.core.registry import ModelSpec
 from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front.answer import Answer
+from swapper.front.cards import Card, context_of
 from swapper.front.dialects.anthropic.models import model_entry, model_list
 from swapper.front.keys import holder, visible
 from swapper.front.metrics import CONTENT_TYPE, Page
@@ -57,11 +58,18 @@ class Admin:
         self._created = int(time.time())
         self._followers: set[asyncio.Task[object]] = set()
         self.reload_config: Reload | None = None
+        self.cards: Mapping[str, Card] = {}  # of the configured models, by name
 
     async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text=HELLO)
 
     async def health(self, request: web.BaseRequest) -> web.StreamResponse:
+        return json_response({"status": "ok"})
+
+    async def ready(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Whether requests for models are taken: not while the server ends."""
+        if self._proxy.is_shutting_down:
+            return json_response({"status": "stopping"}, 503)
         return json_response({"status": "ok"})
 
     async def metrics(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -133,9 +141,9 @@ class Admin:
             "engine": spec.engine,
             "state": states.get(spec.name, "stopped"),
         }
-        facts = self._dispatcher.facts(spec.name)
-        if facts is not None and facts.context is not None:
-            entry["context_length"] = facts.context
+        context = context_of(spec, self.cards.get(spec.name), self._dispatcher.facts(spec.name))
+        if context is not None:
+            entry["context_length"] = context
         return entry
 
     def _states(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ Only `model` and `stream` are looked at; everything else is the worker's busines
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -13,11 +14,17 @@ from aiohttp import StreamReader, web
 from swapper.errors import BadRequest
 
 DEFAULT_LIMIT: Final = 64 * 1024 * 1024
+IDLE_S: Final = 30.0  # between two pieces of a body
+SLOWEST: Final = 1024  # bytes a second, after the first `IDLE_S`
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BodyTooLarge(BadRequest):
     """The body is longer than this server takes."""
+
+
+class BodyTooSlow(BadRequest):
+    """The body does not come in a time that anybody would wait for."""
 
 
 class Asked(msgspec.Struct):
@@ -63,20 +70,30 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         request.transport.write(CONTINUE)
     try:
         return await _read(request.content, limit)
+    except TimeoutError:
+        raise BodyTooSlow(
+            f"the body came too slowly: nothing for {IDLE_S:g} s, or less than {SLOWEST} bytes a second"
+        ) from None
     except web.RequestPayloadError:
         raise BadRequest("the body could not be read: its framing or compression is bad") from None
 
 
 async def _read(content: StreamReader, limit: int) -> bytes:
-    first = await content.readany()
+    first = content.read_nowait()
     _check(len(first), limit)
     if content.at_eof():  # the usual case: it came with the head
         return first
     body = bytearray(first)
-    while chunk := await content.readany():
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while True:
+        slowest_ends = began + IDLE_S + len(body) / SLOWEST
+        async with asyncio.timeout_at(min(loop.time() + IDLE_S, slowest_ends)):
+            chunk = await content.readany()
+        if not chunk:
+            return bytes(body)
         body += chunk
         _check(len(body), limit)
-    return bytes(body)
 
 
 def _check(size: int, limit: int) -> None:

@@ -13,7 +13,7 @@ from swapper.errors import (
     UnknownModel,
     WorkerLost,
 )
-from swapper.front.body import BodyTooLarge
+from swapper.front.body import BodyTooLarge, BodyTooSlow
 
 
 class NotFound(SwapperError):
@@ -100,6 +100,8 @@ def _fault_of_client(error: SwapperError) -> Refusal:
     match error:
         case BodyTooLarge():
             return Refusal(413, message, kind, "body_too_large")
+        case BodyTooSlow():
+            return Refusal(408, message, kind, "body_too_slow")
         case BadRequest(param=param):
             return Refusal(400, message, kind, None, param)
         case UnknownModel():

@@ -27,6 +27,7 @@ from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
 from swapper.front.llama_swap import UNLOAD, LlamaSwap
 from swapper.front.metrics import Metrics, Page
+from swapper.front.newcomers import HEAD_S, Newcomers, Server
 from swapper.front.ollama import API, OllamaRoutes
 from swapper.front.openai import error_response
 from swapper.front.origins import Origins, cors_headers, preflight
@@ -54,7 +55,7 @@ NAMED_ROUTES: Final = frozenset(
 )
 OTHER_ROUTES: Final = "/v1/*"  # in logs and metrics: clients may ask for any path
 DEEPEST_NAME: Final = 8  # parts of a model's name
-OPEN_PATHS: Final = frozenset({"/health"})  # for probes, which have no key
+OPEN_PATHS: Final = frozenset({"/health", "/livez", "/readyz"})  # for probes, which have no key
 KEEPALIVE_S: Final = 620.0  # idle connections; longer than the proxies that may stand before us
 LINGER_S: Final = 0.2  # for requests to come in whose connections have
 CANCEL_S: Final = 2.0  # for handlers to clean up when the grace is over
@@ -87,6 +88,7 @@ class Front:
         key_in_path: bool = False,
         origins: Origins | None = None,
         body_limit: int = body.DEFAULT_LIMIT,
+        head_timeout_s: float = HEAD_S,
         keepalive_after_s: float = 2.0,
         keepalive_every_s: float = 5.0,
         loading_text: bool = False,
@@ -125,6 +127,8 @@ class Front:
             "/": self._admin.hello,
             "/api/hello": self._admin.hello,  # where Claude Code looks whether anybody is there
             "/health": self._admin.health,
+            "/livez": self._admin.health,
+            "/readyz": self._admin.ready,
             "/metrics": self._admin.metrics,
             "/running": self._admin.running,
             "/logs": self._admin.logs,
@@ -139,7 +143,8 @@ class Front:
             "/swapper/v1/events": self._admin.events,
         }
         self._runner: web.ServerRunner | None = None
-        self._server: web.Server | None = None
+        self._server: Server | None = None
+        self._newcomers = Newcomers(head_timeout_s)
         self._active: set[asyncio.Task[object]] = set()
         self._is_serving_out = False
 
@@ -147,13 +152,14 @@ class Front:
 
     async def start(self, listeners: Sequence[Listen | socket.socket]) -> list[str]:
         """Listen; returns the addresses as URLs, real ports in place of 0."""
-        self._server = web.Server(
+        self._server = Server(
             self._handle,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
             logger=HttpLog(),
         )
+        self._server.newcomers = self._newcomers
         self._runner = web.ServerRunner(self._server)
         await self._runner.setup()
         sites = [_site(self._runner, listener) for listener in listeners]
@@ -171,7 +177,7 @@ class Front:
 
     def set_cards(self, cards: Mapping[str, Card]) -> None:
         """What is told of models that may not be loaded, by name."""
-        self._ollama.cards = cards
+        self._ollama.cards = self._admin.cards = cards
 
     def set_counter(self, counter: TokenCounter) -> None:
         """What counts tokens."""
@@ -215,6 +221,7 @@ class Front:
         await self._server.shutdown(CANCEL_S)
         await self._runner.cleanup()
         self._upstream.close()
+        self._newcomers.stop()
         return in_time
 
     async def _finished(self, timeout_s: float) -> bool:
@@ -230,6 +237,7 @@ class Front:
         task = asyncio.current_task()
         assert task is not None
         self._active.add(task)
+        self._newcomers.spoke(request.protocol)
         if self._is_serving_out:
             request[LAST] = True
         try:
