@@ -74,7 +74,8 @@ def _of_gguf(header: GgufHeader, context: int | None) -> Card:
         modified_at=_modified_at(header.path),
         template=str(metadata.get("tokenizer.chat_template", "")),
         license=str(metadata.get("general.license", "")),
-        is_embedder=bool(metadata.get(f"{name}.pooling_type")) or name.endswith("bert"),
+        is_embedder=bool(metadata.get(f"{name}.pooling_type"))
+        or metadata.get(f"{name}.attention.causal") is False,
         fills_in=any(key in metadata for key in _GAPS),
         facts={k: v for k, v in metadata.items() if _is_fact(k, v)},
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from swapper.core.registry import ModelSpec
+from swapper.runtime.placement import WorkerFacts
+
 
 class Card(Protocol):
     """One model, as its files describe it. Zero, nothing and None: it is not known."""
@@ -51,3 +54,15 @@ class Card(Protocol):
 
     @property
     def facts(self) -> Mapping[str, object]: ...
+
+
+def context_of(spec: ModelSpec, card: Card | None, facts: WorkerFacts | None) -> int | None:
+    """The longest request of a model in tokens: as its last worker said, or as its start is planned, or
+    as its file says; None where nobody does."""
+    if facts is not None and facts.context is not None:
+        return facts.context
+    planned = (variant.settings.get("context") for variant in spec.variants)
+    known = next((context for context in planned if isinstance(context, int)), None)
+    if known is None and card is not None:
+        return card.context
+    return known

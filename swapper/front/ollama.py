@@ -12,7 +12,7 @@ from aiohttp import web
 from swapper.core.registry import is_gpu
 from swapper.errors import BadRequest
 from swapper.front.body import read_body
-from swapper.front.cards import Card
+from swapper.front.cards import Card, context_of
 from swapper.front.dialects.dialect import Json
 from swapper.front.dialects.ollama.models import (
     Known,
@@ -111,13 +111,14 @@ class OllamaRoutes:
         return shown_model(known, system, given if is_copilot else None)
 
     def _known(self, model: str, name: str) -> Known:
-        facts = self._dispatcher.facts(model)
+        facts, card = self._dispatcher.facts(model), self.cards.get(model, NO_CARD)
+        spec = self._dispatcher.registry.models[model]
         return Known(
             name=name,
-            engine=self._dispatcher.registry.models[model].engine,
-            card=self.cards.get(model, NO_CARD),
+            engine=spec.engine,
+            card=card,
             since=self._started,
-            context=None if facts is None else facts.context,
+            context=context_of(spec, card, facts),
             abilities=() if facts is None else facts.capabilities,
         )
 

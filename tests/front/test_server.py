@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from swapper.config import Card
 from swapper.config.listen import Listen
-from swapper.core.registry import ModelSpec
+from swapper.core.registry import ModelSpec, Variant
 from swapper.errors import RefusalKind, Unavailable
+from swapper.front.cards import context_of
 from swapper.front.keys import ApiKey
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.placement import WorkerFacts
@@ -48,6 +50,16 @@ async def test_models_are_listed_without_loading_any(house: House) -> None:
     assert second["state"] == "stopped"
     assert "context_length" not in second
     assert not house.dispatcher.arrivals
+
+
+async def test_the_context_is_known_before_any_load(house: House) -> None:
+    assert house.front is not None
+    house.front.set_cards({"org/model:7b": Card(context=4096)})
+    assert (await house.ask("GET", "/v1/models/org/model:7b")).json["context_length"] == 4096
+    house.dispatcher.known["org/model:7b"] = WorkerFacts(context=2048)
+    assert (await house.ask("GET", "/v1/models/org/model:7b")).json["context_length"] == 2048
+    spec = ModelSpec("planned", "llamacpp", (Variant({}, {"context": 512}),))
+    assert context_of(spec, Card(context=4096), None) == 512
 
 
 @pytest.mark.parametrize("path", ["org/model:7b", "org%2Fmodel%3A7b"])

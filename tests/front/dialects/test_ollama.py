@@ -523,7 +523,7 @@ CARD = Card(
 
 
 def test_a_model_that_was_never_loaded() -> None:
-    known = Known("m", "llamacpp", CARD, 5.0)
+    known = Known("m", "llamacpp", CARD, 5.0, 4096)
     entry = tag_entry(known)
     assert entry["modified_at"] == "1970-01-01T00:16:40.500000Z"
     assert entry["capabilities"] == ["completion", "tools", "thinking"]
@@ -556,7 +556,7 @@ def test_a_model_without_files() -> None:
 
 
 def test_what_is_loaded() -> None:
-    known = Known("m", "llamacpp", CARD, 5.0)
+    known = Known("m", "llamacpp", CARD, 5.0, 4096)
     entry = loaded_entry(known, Loaded(100, 60, 1300.5), 1000.5)
     assert (entry["size"], entry["size_vram"], entry["context_length"]) == (100, 60, 4096)
     assert entry["expires_at"] == "1970-01-01T00:21:40.500000Z"

@@ -26,8 +26,8 @@ _THOUGHTS: Final = ("enable_thinking", "<think>", "reasoning_content", "reasonin
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A model by one of its names. `context` and `abilities` (of the worker contract) are what its last
-    worker said, if there was one."""
+    """A model by one of its names. `context` is the longest request in tokens, `abilities` (of the worker
+    contract) what its last worker said, if there was one."""
 
     name: str
     engine: str
@@ -35,11 +35,6 @@ class Known:
     since: float  # seconds since 1970, where its file does not say
     context: int | None = None
     abilities: Collection[str] = ()
-
-    @property
-    def length(self) -> int | None:
-        """The longest request, in tokens."""
-        return self.context or self.card.context
 
     @property
     def capabilities(self) -> list[str]:
@@ -99,12 +94,12 @@ def loaded_entry(known: Known, loaded: Loaded, now: float) -> Json:
         "expires_at": moment(leaves_at),
         "size_vram": loaded.gpu_memory,
     }
-    return entry if known.length is None else {**entry, "context_length": known.length}
+    return entry if known.context is None else {**entry, "context_length": known.context}
 
 
 def shown_model(known: Known, system: str | None, title: str | None) -> Json:
     """The answer of `POST /api/show`; `title` is what the client is to call the model."""
-    card, length = known.card, known.length
+    card, length = known.card, known.context
     architecture = card.architecture or known.engine
     info: Json = {**card.facts, "general.architecture": architecture}
     if card.num_parameters:
@@ -135,8 +130,8 @@ def _modified(known: Known) -> str:
 
 def _modelfile(known: Known, system: str | None) -> str:
     lines = [f"# {known.name}, as swapper serves it", f"FROM {known.name}"]
-    if known.length is not None:
-        lines.append(f"PARAMETER num_ctx {known.length}")
+    if known.context is not None:
+        lines.append(f"PARAMETER num_ctx {known.context}")
     if system:
         lines.append(f'SYSTEM """{system}"""')
     return "\n".join(lines) + "\n"
@@ -152,8 +147,8 @@ def _details(known: Known) -> Json:
         "parameter_size": _size(card.num_parameters),
         "quantization_level": card.quantization,
     }
-    if known.length is not None:
-        details["context_length"] = known.length
+    if known.context is not None:
+        details["context_length"] = known.context
     if card.embedding_length is not None:
         details["embedding_length"] = card.embedding_length
     return details
