@@ -45,8 +45,8 @@ async function follow() {
         isFirst = false;
       }
     } catch (error) {
-      if (error.status === 401) {
-        await key.ask();
+      if (error.status === 401 || (error.status === 403 && api.key)) {
+        await key.ask(error.message);
         continue;
       }
       store.setLink("lost", error.message);

@@ -2,7 +2,7 @@
 
 import { h, setText } from "../dom.js";
 
-/** `ask()` resolves once a key was given; it is kept for this tab. */
+/** `ask(problem)` resolves once a key was given; it is kept for this tab. */
 export function mountKey(dialog, forget, api) {
   const input = h("input", { type: "password", id: "key-input", autocomplete: "current-password", required: true });
   const words = h("p", { class: "muted" });
@@ -33,8 +33,8 @@ export function mountKey(dialog, forget, api) {
   });
   forget.hidden = !api.key;
 
-  const ask = () => {
-    setText(words, api.key ? "This key is not accepted." : "This server asks for one. It is kept in this tab, until you close it.");
+  const ask = (problem) => {
+    setText(words, api.key ? `This key does not do: ${problem}.` : "This server asks for one. It is kept in this tab, until you close it.");
     if (!dialog.open) dialog.showModal();
     return new Promise((resolve) => {
       given = resolve;

@@ -1,0 +1,235 @@
+"""What a person does on the page, and what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.system.conftest import Swapper
+from tests.ui.conftest import KEY, PATIENCE_MS
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import expect
+
+expect.set_options(timeout=PATIENCE_MS)
+ANSWERED = re.compile(r" in all$")
+
+
+def row(page: Any, model: str) -> Any:
+    return page.locator(f'.model[data-model="{model}"]')
+
+
+def button(place: Any, name: str) -> Any:
+    return place.get_by_role("button", name=name, exact=True)
+
+
+def say(page: Any, model: str, text: str) -> Any:
+    """Send a message; returns the answer's article, which may still be coming."""
+    page.get_by_label("Model", exact=True).select_option(model)
+    page.get_by_label("Message").fill(text)
+    page.get_by_label("Message").press("Enter")
+    return page.locator(".by-model").last
+
+
+def chat(page: Any, model: str, text: str) -> Any:
+    answer = say(page, model, text)
+    expect(answer.locator(".cost")).to_have_text(ANSWERED)
+    return answer
+
+
+def unload_all(url: str) -> None:
+    for worker in httpx.get(f"{url}/running").json()["running"]:
+        name = worker["model"].replace("/", "%2F")
+        httpx.post(f"{url}/swapper/v1/models/{name}/unload", timeout=30)
+
+
+@pytest.mark.parametrize("model", ["quick", "org/named"])
+def test_loads_and_unloads_by_button(url: str, visit: Callable[..., Any], model: str) -> None:
+    unload_all(url)
+    page = visit(url)
+    expect(row(page, model)).to_contain_text("not loaded")
+    button(row(page, model), "Load").click()
+    expect(row(page, model).locator(".state-words")).to_have_text("ready")
+    expect(page.locator(".device .legend")).to_contain_text(model)
+    expect(page.locator("#summary")).to_contain_text("1 of 6 models loaded")
+    expect(page.locator("#announcer")).to_contain_text(f"{model}: ready")
+    assert (
+        page.evaluate("document.activeElement.textContent") == "Unload"
+    )  # the focus stays where it was
+    button(row(page, model), "Unload").click()
+    expect(row(page, model).locator(".state-words")).to_have_text("not loaded")
+
+
+def test_keeps_a_model_past_its_ttl(url: str, visit: Callable[..., Any]) -> None:
+    page = visit(url)
+    chat(page, "slow", "hi")
+    expect(row(page, "slow")).to_contain_text(re.compile(r"1 min \d\d s"))
+    keep = button(row(page, "slow"), "Keep")
+    keep.click()
+    expect(keep).to_have_attribute("aria-pressed", "true")
+    expect(row(page, "slow")).to_contain_text("kept")
+    keep.click()
+    expect(keep).to_have_attribute("aria-pressed", "false")
+
+
+def test_says_why_a_model_failed(url: str, visit: Callable[..., Any]) -> None:
+    page = visit(url)
+    button(row(page, "broken"), "Load").click()
+    expect(row(page, "broken").locator(".state-words")).to_have_text("failed")
+    expect(row(page, "broken").locator(".why")).to_contain_text("bad_file")
+    expect(page.locator(".decisions")).to_contain_text("fail")
+
+
+def test_chats_with_the_demo_model(url: str, visit: Callable[..., Any]) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    page = visit(url)
+    answer = chat(page, "demo-chat", "What is swapper?")
+    expect(answer.locator(".body")).to_contain_text(re.compile("swapper", re.IGNORECASE))
+    expect(answer.locator(".cost")).to_contain_text(re.compile(r"first token .* tok/s.*\d+ tokens"))
+    expect(row(page, "demo-chat")).to_contain_text("ready")
+    expect(page.locator(".requests li").first).to_contain_text("demo-chat")
+    expect(page.locator(".speed", has_text="demo-chat").locator(".plot-area")).to_be_attached()
+
+
+def test_says_what_an_answer_waits_for_and_shows_the_swap(
+    url: str, visit: Callable[..., Any]
+) -> None:
+    page = visit(url)
+    chat(page, "quick", "first")
+    answer = say(page, "slow", "and now the other")
+    expect(answer.locator(".status")).to_contain_text(re.compile(r"Loading slow, \d+ %"))
+    expect(row(page, "slow").locator(".state-words")).to_contain_text("loading")
+    expect(answer.locator(".cost")).to_contain_text("waited")
+    expect(answer.locator(".cost")).to_have_text(ANSWERED)
+    expect(answer.locator(".body")).to_have_text("and now the other")
+    expect(row(page, "quick").locator(".state-words")).to_have_text("not loaded")
+    lanes = page.locator(".lane-name")
+    assert {"quick", "slow"} <= set(lanes.all_text_contents())
+    expect(page.locator(".lanes .mark").first).to_be_attached()
+    expect(page.locator(".decisions li", has_text="stop").first).to_contain_text("slow needs")
+
+
+def test_stops_an_answer(url: str, visit: Callable[..., Any]) -> None:
+    page = visit(url)
+    answer = say(page, "slow", "a long answer " * 20)
+    expect(answer.locator(".body")).to_contain_text("a long")
+    button(page, "Stop").click()
+    expect(answer.locator(".cost")).to_contain_text("stopped")
+    expect(button(page, "Send")).to_be_visible()
+    expect(row(page, "slow")).not_to_contain_text("in flight")  # the server was told
+
+
+def test_reasoning_stands_apart(url: str, visit: Callable[..., Any]) -> None:
+    page = visit(url)
+    reply = "\n\n".join(
+        f'data: {{"choices": [{{"index": 0, "delta": {delta}}}]}}'
+        for delta in ('{"reasoning_content": "Let me think."}', '{"content": "Done."}')
+    )
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(
+        status=200, content_type="text/event-stream", body=f"{reply}\n\ndata: [DONE]\n\n"
+    ))  # fmt: skip
+    answer = chat(page, "scripted", "hello")
+    expect(answer.locator(".reasoning-text")).to_have_text("Let me think.")
+    expect(answer.locator(".body")).to_have_text("Done.")
+
+
+def test_what_the_server_refuses_is_said(url: str, visit: Callable[..., Any]) -> None:
+    page = visit(url)
+    page.allowed = ["503"]
+    answer = say(page, "broken", "hello")
+    expect(answer.get_by_role("alert")).to_contain_text("broken could not be loaded")
+
+
+def test_logs_by_model_found_and_paused(url: str, visit: Callable[..., Any]) -> None:
+    page = visit(url)
+    httpx.post(f"{url}/swapper/v1/models/broken/load")
+    log = page.get_by_role("log", name="Output of workers")
+    expect(log).to_contain_text("told to fail")
+    page.get_by_label("Show lines with").fill("nothing like it")
+    expect(log.locator("div:visible")).to_have_count(0)
+    page.get_by_label("Show lines with").fill("")
+    page.get_by_label("Logs of").select_option("quick")
+    expect(log).not_to_contain_text("told to fail")
+    button(page, "Pause").click()
+    page.get_by_label("Logs of").select_option("broken")
+    expect(log).not_to_contain_text("told to fail")
+    button(page, "Go on").click()
+    expect(log).to_contain_text("told to fail")
+
+
+def test_asks_for_the_key_and_keeps_it_in_the_tab(
+    mortal: Swapper, visit: Callable[..., Any]
+) -> None:
+    page = visit(mortal.url, is_live=False)
+    page.allowed = ["401"]
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_label("Key", exact=True).fill("wrong")
+    dialog.get_by_label("Key", exact=True).press("Enter")
+    expect(dialog).to_contain_text("This key does not do")
+    dialog.get_by_label("Key", exact=True).fill(KEY)
+    button(dialog, "Continue").click()
+    expect(page.locator("#link")).to_have_text("Live")
+    chat(page, "quick", "hello")
+    page.reload()
+    expect(page.locator("#link")).to_have_text("Live")
+    assert KEY not in page.url
+    assert page.evaluate("localStorage.length") == 0
+    assert page.evaluate("document.cookie") == ""
+    button(page, "Forget key").click()
+    expect(dialog).to_be_visible()
+
+
+def test_says_that_the_server_is_gone(mortal: Swapper, visit: Callable[..., Any]) -> None:
+    page = visit(mortal.url, is_live=False)
+    page.allowed = ["401", "ERR_"]
+    page.get_by_label("Key", exact=True).fill(KEY)
+    button(page, "Continue").click()
+    expect(page.locator("#link")).to_have_text("Live")
+    mortal.stop()
+    expect(page.locator("#link")).to_contain_text("No connection, trying again in")
+
+
+@pytest.mark.parametrize("width", [360, 700, 1100, 1440])
+def test_nothing_is_wider_than_the_screen(url: str, visit: Callable[..., Any], width: int) -> None:
+    page = visit(url, width=width, height=780)
+    chat(page, "slow", "averylongwordwithoutanyspaceinit" * 6)
+    say(page, "quick", "next")
+    expect(row(page, "quick").locator(".state-words")).to_have_text("ready")
+    button(row(page, "broken"), "Load").click()
+    expect(row(page, "broken").locator(".state-words")).to_have_text("failed")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    wide = page.evaluate(
+        """[...document.querySelectorAll('section')].filter(s => s.scrollWidth > s.clientWidth + 1).map(s => s.id)"""
+    )
+    assert wide == []
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible(url: str, visit: Callable[..., Any], scheme: str, width: int) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    page = visit(url, color_scheme=scheme, reduced_motion="reduce", width=width)
+    chat(page, "slow", "hello")
+    button(row(page, "broken"), "Load").click()
+    expect(row(page, "broken").locator(".state-words")).to_have_text("failed")
+    found = axe.Axe().run(page).response["violations"]
+    told = [f"{v['id']}: {[node['target'] for node in v['nodes']]}" for v in found]
+    assert told == []
+
+
+def test_by_keyboard_alone(url: str, visit: Callable[..., Any]) -> None:
+    unload_all(url)
+    page = visit(url)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the models")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(button(row(page, "quick"), "Load")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(row(page, "quick").locator(".state-words")).to_have_text("ready")
