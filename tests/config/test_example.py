@@ -15,6 +15,7 @@ from swapper.config.load import parse_config
 jsonschema = pytest.importorskip("jsonschema")
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 KEYS = {
+    "AGENT_KEY": "of-agent",
     "SWAPPER_API_KEY": "a",
     "ALICE_KEY": "b",
     "BATCH_KEY": "batch",
@@ -50,7 +51,7 @@ def test_it_works_uncommented(tmp_path: Path) -> None:
         "command",
         "url",
     ]
-    assert len(config.api_keys) == 4
+    assert len(config.api_keys) == 5
     assert config.limits == {"big": 1}
 
 
