@@ -53,6 +53,12 @@ def enter(books: Books, event: ev.Event, now: float) -> None:
             _unload_requested(books, event, now)
         case ev.StayChosen():
             _stay_chosen(books, event)
+        case ev.MemoryLent(loan, memory, until):
+            books.loans[loan] = until
+            books.ledger.lend(loan, memory)
+        case ev.MemoryTakenBack(loan):
+            books.loans.pop(loan, None)
+            books.ledger.take_back(loan)
         case ev.RegistryReplaced():
             _registry_replaced(books, event, now)
         case ev.ShutdownRequested():

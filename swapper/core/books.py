@@ -37,6 +37,7 @@ class Books:
         self.wanted: dict[str, None] = {}  # models with a queue or a wish: all that a plan looks at
         self.memory: dict[tuple[str, str], Bytes] = {}  # measured, by model and variant key
         self.asleep: dict[tuple[str, str], Bytes] = {}  # what they hold asleep, by the same
+        self.loans: dict[str, float] = {}  # until when, by loan
         self.is_shutting_down = False
         self.is_settled = True  # no worker has changed its state or got busy or idle since it was
         self.commands: list[ev.Command] = []

@@ -153,6 +153,23 @@ class StayChosen:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryLent:
+    """Somebody outside has asked for memory, until a time: it is not ours from now on, and workers
+    leave it as soon as they can. `loan` is used once."""
+
+    loan: str
+    memory: Bytes
+    until: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTakenBack:
+    """A loan is over before its time. Of one that is over already it is no news."""
+
+    loan: str
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryReplaced:
     """The configuration was read anew.
 
@@ -187,6 +204,8 @@ Event: TypeAlias = (
     | LoadRequested
     | UnloadRequested
     | StayChosen
+    | MemoryLent
+    | MemoryTakenBack
     | RegistryReplaced
     | ShutdownRequested
     | TimePassed

@@ -33,6 +33,14 @@ class _Returning:
     unread: list[tuple[float, int]] = field(default_factory=list)  # when, and how many bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Loan:
+    """Memory promised to another program, and what we could have had when that was promised."""
+
+    memory: Bytes
+    unlent: Bytes
+
+
 class Ledger:
     """Owner of all charges. Budgets and charges are bytes, or counts for `group:` entries."""
 
@@ -41,6 +49,7 @@ class Ledger:
         self._charges: dict[str, dict[str, int]] = {}  # by worker
         self._left: dict[str, int] = {}  # by device: bytes that other programs leave us, as read
         self._returning: dict[str, _Returning] = {}  # by device
+        self._loans: dict[str, _Loan] = {}
 
     def __repr__(self) -> str:
         rooms = ", ".join(
@@ -56,20 +65,49 @@ class Ledger:
         """What we may use at most; a device nobody set a budget for has none."""
         return self._budgets.get(name, 0)
 
+    def lend(self, loan: str, memory: Bytes) -> None:
+        """From now on so much of what could be ours is not, whether workers hold it or not."""
+        unlent = {name: self._unlent(name) for name in memory}
+        self._loans[loan] = _Loan(dict(memory), unlent)
+
+    def take_back(self, loan: str) -> None:
+        """The loan is over. Ending one twice is nothing."""
+        self._loans.pop(loan, None)
+
+    def lent(self, name: str) -> int:
+        """How much of a device is lent."""
+        return sum(loan.memory.get(name, 0) for loan in self._loans.values())
+
     def capacity(self, name: str) -> int:
         """The budget, or what other programs leave of the device where that is less; what is
-        returning is nobody's."""
+        returning is nobody's, and what is lent is not ours.
+
+        Whoever has borrowed is one of the other programs once it takes what it was lent, so that what
+        the others left when it was lent counts, less the loan, until they leave less.
+        """
+        unlent = self._unlent(name)
+        before = [loan.unlent[name] for loan in self._loans.values() if name in loan.unlent]
+        if not before:
+            return unlent
+        return max(0, min(unlent, min(before) - self.lent(name)))
+
+    def _unlent(self, name: str) -> int:
         budget = self.budget(name)
         left = self._left.get(name, budget)
         if (returning := self._returning.get(name)) is not None:
             left -= sum(size for _, size in returning.unread)
         return min(budget, left)
 
+    def overdrawn(self, name: str) -> int:
+        """What is charged of a device beyond what other programs leave of it."""
+        left = self._left.get(name)
+        return 0 if left is None else max(0, self.charged(name) - left)
+
     def returning(self, name: str) -> int:
         """Bytes of a device that are expected back any moment."""
         returning = self._returning.get(name)
         whole = 0 if returning is None else min(self.budget(name), returning.whole)
-        return max(0, whole - self.capacity(name))
+        return max(0, whole - self._unlent(name))
 
     @property
     def returns_until(self) -> float:

@@ -47,12 +47,17 @@ def _movable(
         resident = books.demand[worker.model]
         at = -math.inf if worker.is_asleep else movable_at(worker, resident, waiting, num_places)
         if at <= now:
-            cost_s = _cost_s(worker, resident) * (resident.uses(now) + 1e-3)
+            cost_s = cost_of_moving(worker, resident, now)
             holds = books.ledger.charge_of(worker.id)
             candidates.append(Candidate(worker.id, holds, cost_s, worker.is_at_rest))
         else:
             blocked_until = min(blocked_until, at)
     return candidates, blocked_until
+
+
+def cost_of_moving(worker: Worker, resident: Demand, now: float) -> float:
+    """Seconds to be lost by moving the worker out, as often as its model is wanted."""
+    return _cost_s(worker, resident) * (resident.uses(now) + 1e-3)
 
 
 def _cost_s(worker: Worker, resident: Demand) -> float:

@@ -38,6 +38,7 @@ from swapper.core.registry import Bytes, Registry, Variant
 from swapper.core.room import Room
 from swapper.core.sizes import sizes
 from swapper.core.worker import Errand, Worker, WorkerState
+from swapper.core.yielding import end_loans, loans_end_at, yield_room
 
 PRIORITY_S = 60.0  # of waiting that one more of priority counts for: ahead, but never for ever
 
@@ -64,6 +65,7 @@ class Scheduler:
         yield self._blocked_until
         yield self._due_at
         yield self.books.ledger.returns_until
+        yield loans_end_at(self.books)
         for model in self.books.wanted:
             queue = self.books.demand[model].queue
             if queue:
@@ -79,6 +81,8 @@ class Scheduler:
         books = self.books
         self._blocked_until = math.inf
         books.ledger.stop_waiting(now)
+        end_loans(books, now)
+        yield_room(books, now)
         if books.wanted:
             refuse_late(books, now)
             self._forget_unwanted()

@@ -25,6 +25,7 @@ from swapper.front.cards import Card
 from swapper.front.headers import request_id
 from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
+from swapper.front.leases import LEASES, Leases
 from swapper.front.llama_swap import UNLOAD, LlamaSwap
 from swapper.front.metrics import Metrics, Page
 from swapper.front.newcomers import HEAD_S, Newcomers, Server
@@ -122,6 +123,7 @@ class Front:
         self._ollama = OllamaRoutes(dispatcher, self._proxy, body_limit=body_limit)
         page = Page(metrics, dispatcher, self._upstream)
         self._admin = Admin(dispatcher, page, self._proxy, unload_timeout_s=unload_timeout_s)
+        self._leases = Leases(dispatcher)
         llama_swap = self._llama_swap = LlamaSwap(dispatcher, self._admin)
         self._get: dict[str, Handler] = {
             "/": self._admin.hello,
@@ -310,6 +312,12 @@ class Front:
             _only(request, "POST")
             act = self._admin.load if action == "load" else self._admin.unload
             return await act(request, unquote(name))
+        if path in LEASES:
+            _only(request, "POST")
+            return await self._leases.take(request)
+        if path.startswith(tuple(f"{base}/" for base in LEASES)):
+            _only(request, "DELETE")
+            return await self._leases.give_back(request, path.rpartition("/")[2])
         if path == RELOAD:
             _only(request, "POST")
             return await self._admin.reload(request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Protocol
@@ -31,6 +32,7 @@ from swapper.runtime.worker_client import memory_of, say, status_of
 
 log = structlog.get_logger("swapper.dispatcher")
 
+LOOK_EVERY_S = 0.1  # at whether lent memory is free: devices tell by their readings
 LAST_LINES = 20  # of a failed worker's output, for the terminal
 
 
@@ -136,6 +138,32 @@ class Dispatcher:
     def keep(self, model: str, stays_s: float) -> None:
         """Have the model's worker, if it has one, stay idle so long and no longer until it goes."""
         self.post(ev.StayChosen(model, stays_s))
+
+    async def lend(self, memory: Mapping[str, int], for_s: float, within_s: float) -> str | None:
+        """Give up so many bytes by device for a while; returns the loan's id as soon as they are free,
+        and None, with nothing lent, if that takes longer. Raises ValueError on an unknown device."""
+        if unknown := memory.keys() - self.registry.budgets.keys():
+            raise ValueError(f"there is no device {', '.join(sorted(unknown))}")
+        loan, deadline = secrets.token_hex(8), self.clock() + within_s
+        self.post(ev.MemoryLent(loan, memory, self.clock() + for_s))
+        try:
+            ledger = self._scheduler.books.ledger
+            while any(ledger.room(name) < 0 for name in memory):
+                left = deadline - self.clock()
+                if left <= 0:
+                    self.take_back(loan)
+                    return None
+                await self.changed(min(left, LOOK_EVERY_S))
+        except asyncio.CancelledError:  # whoever asked has gone, and knows no id to give it back by
+            self.take_back(loan)
+            raise
+        return loan
+
+    def take_back(self, loan: str) -> bool:
+        """The loan is over; False if there is none of that id."""
+        is_known = loan in self._scheduler.books.loans
+        self.post(ev.MemoryTakenBack(loan))
+        return is_known
 
     def facts(self, model: str) -> WorkerFacts | None:
         """What the model's last ready worker said of itself; None if there was none."""
