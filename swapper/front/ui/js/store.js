@@ -6,6 +6,7 @@ export class Store {
   snapshot = null; // the last state that the server told
   decisions = []; // newest first
   history = new History();
+  span_s = WINDOW_S; // how far back timeline and plots go
   link = { state: "connecting", detail: "" }; // connecting, live, lost
   #listeners = [];
 
@@ -29,6 +30,11 @@ export class Store {
 
   setLink(state, detail = "") {
     this.link = { state, detail };
+    this.#tell();
+  }
+
+  setSpan(span_s) {
+    this.span_s = span_s;
     this.#tell();
   }
 

@@ -7,6 +7,8 @@ import { glyph, stateWords } from "../states.js";
 const MANY = 8; // models from which on a filter is of use
 const HEADS = ["Model", "State", "Requests", "Memory", "Speed", "Unloads in", ""];
 
+const KEEP = "Keep it loaded while nobody asks it, until its room is needed";
+
 export function mountModels(section, store, api) {
   const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter models by name" });
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
@@ -48,7 +50,7 @@ function modelRow(name, store, api, act) {
   const expiry = field("Unloads in");
   const main = h("button", { type: "button", class: "quiet", "aria-describedby": id });
   const second = h("button", { type: "button", class: "quiet", "aria-describedby": id }, "Unload");
-  const keep = h("button", { type: "button", class: "quiet toggle", "aria-describedby": id }, "Keep");
+  const keep = h("button", { type: "button", class: "quiet toggle", "aria-describedby": id, title: KEEP }, "Keep");
   const element = h(
     "li", { class: "model", "data-model": name },
     h("div", { class: "model-name" }, h("h3", { id }, name), about),

@@ -4,6 +4,7 @@ import { h, keyed, setAttribute, setText } from "../dom.js";
 import { count, percent, rate, took } from "../format.js";
 
 const TICK_MS = 250;
+const READING = "Reading the prompt";
 
 export function mountPlayground(section, store, api) {
   const choice = h("select", { "aria-label": "Model" });
@@ -91,16 +92,19 @@ function option(name) {
 async function receive(api, store, asked, answer, signal, talk) {
   const began = performance.now();
   const since = () => (performance.now() - began) / 1000;
-  const seen = { content: "", reasoning: "", first: null, queue: null, usage: null, finish: null, chunks: 0 };
+  const seen = { content: "", reasoning: "", first: null, waited: 0, usage: null, finish: null, chunks: 0 };
   const wait = setInterval(() => {
-    if (seen.first === null) answer.waits(`${reason(store.snapshot, asked.model)} · ${Math.floor(since())} s`);
+    if (seen.first !== null) return;
+    const words = reason(store.snapshot, asked.model);
+    if (words !== READING) seen.waited = since();
+    answer.waits(`${words} · ${Math.floor(since())} s`);
   }, TICK_MS);
   answer.waits("Asked");
   let outcome = "";
   try {
     const onHead = (headers) => {
       const waited = headers.get("x-swapper-queue-ms");
-      if (waited !== null) seen.queue = Number(waited) / 1000;
+      if (waited !== null) seen.waited = Number(waited) / 1000; // exact, unless we had to wait for long
     };
     const options = { method: "POST", body: JSON.stringify(asked), signal, onHead };
     for await (const data of api.events("v1/chat/completions", options)) {
@@ -151,7 +155,7 @@ function reason(snapshot, name) {
     case "waking":
       return `Waking ${name}`;
     case "ready":
-      return model.waiting ? `${name} is busy with ${count(model.in_flight, "request")}` : "Reading the prompt";
+      return model.waiting ? `${name} is busy with ${count(model.in_flight, "request")}` : READING;
     case "draining":
       return `${name} finishes, to make room for another`;
     default: {
@@ -167,7 +171,7 @@ function reason(snapshot, name) {
 function costWords(seen, total, outcome) {
   const words = [];
   if (outcome) words.push(outcome);
-  if (seen.queue !== null && seen.queue > 0.01) words.push(`waited ${took(seen.queue)}`);
+  if (seen.waited > 0.01) words.push(`waited ${took(seen.waited)}`);
   if (seen.first !== null) words.push(`first token ${took(seen.first)}`);
   const tokens = seen.usage?.completion_tokens ?? seen.chunks;
   const streamed = total - (seen.first ?? total);

@@ -20,11 +20,11 @@ export function mountRequests(section, store) {
 
   const render = () => {
     if (!store.snapshot) return;
-    const all = store.snapshot.requests.toReversed();
+    const all = store.snapshot.requests.toSorted((a, b) => arrivedAt(b) - arrivedAt(a));
     const isOpen = more.getAttribute("aria-expanded") === "true";
     const shown = isOpen ? all : all.slice(0, SHOWN);
     const longest = Math.max(0.001, ...shown.map((request) => request.total_s));
-    keyed(list, shown, (request) => `${request.at} ${request.model}`, () => requestRow(() => longest));
+    keyed(list, shown, (request) => `${request.at} ${request.model}`, requestRow);
     for (const row of list.children) row.style.setProperty("--longest", longest);
     empty.hidden = all.length > 0;
     key.hidden = all.length === 0;
@@ -37,6 +37,10 @@ export function mountRequests(section, store) {
     render();
   });
   store.subscribe(render);
+}
+
+function arrivedAt(request) {
+  return request.at - request.total_s;
 }
 
 function keyItem([kind, words]) {
@@ -56,7 +60,7 @@ function requestRow() {
     if (element.dataset.isDone) return; // what is over does not change
     element.dataset.isDone = "yes";
     const parts = partsOf(request);
-    setText(time, clock(request.at - request.total_s));
+    setText(time, clock(arrivedAt(request)));
     setText(model, request.model ?? "no model");
     setText(route, request.route);
     setText(status, String(request.status));

@@ -2,7 +2,6 @@
 
 import { h, keyed, s, setAttribute, setText } from "../dom.js";
 import { rate, took } from "../format.js";
-import { WINDOW_S } from "../history.js";
 
 const HEIGHT = 34;
 
@@ -35,10 +34,14 @@ function speedRow(store) {
   const update = (model) => {
     setText(name, model.name);
     element.dataset.hue = store.hueOf(model.name);
-    const { now } = store.snapshot;
-    drawRates(tokens, store.history.rates.get(model.name) ?? [], now);
-    const requests = store.history.requests.filter((r) => r.model === model.name && r.first_byte_s !== null);
-    drawFirst(first, requests, now);
+    const { span_s } = store;
+    const since = store.snapshot.now - span_s;
+    const rates = (store.history.rates.get(model.name) ?? []).filter((sample) => sample.at >= since);
+    drawRates(tokens, rates, { since, span_s });
+    const requests = store.history.requests.filter(
+      (request) => request.model === model.name && request.first_byte_s !== null && request.at >= since,
+    );
+    drawFirst(first, requests, { since, span_s });
   };
   return { element, update };
 }
@@ -51,8 +54,8 @@ function plot(words) {
   return { element, svg, value, detail };
 }
 
-function drawRates({ svg, value, detail }, samples, now) {
-  const { width, x } = scaleOf(svg, now);
+function drawRates({ svg, value, detail }, samples, scale) {
+  const { width, x } = fitted(svg, scale);
   const most = Math.max(0, ...samples.map((sample) => sample.rate));
   const top = most || 1;
   const y = (perSecond) => HEIGHT - 1 - (perSecond / top) * (HEIGHT - 6);
@@ -73,8 +76,8 @@ function drawRates({ svg, value, detail }, samples, now) {
   setAttribute(svg, "aria-label", `${last} tokens per second now, at most ${rate(most)}`);
 }
 
-function drawFirst({ svg, value, detail }, requests, now) {
-  const { width, x } = scaleOf(svg, now);
+function drawFirst({ svg, value, detail }, requests, scale) {
+  const { width, x } = fitted(svg, scale);
   const times = requests.map((request) => request.first_byte_s);
   const top = Math.max(0.001, ...times);
   const lowest = HEIGHT - 1;
@@ -91,10 +94,10 @@ function drawFirst({ svg, value, detail }, requests, now) {
   setAttribute(svg, "aria-label", times.length ? `${times.length} requests, median ${took(median(times))}` : "none");
 }
 
-function scaleOf(svg, now) {
+function fitted(svg, { since, span_s }) {
   const width = Math.max(80, Math.floor(svg.parentElement.clientWidth));
   setAttribute(svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
-  return { width, x: (at) => Math.max(0, ((at - now + WINDOW_S) / WINDOW_S) * width) };
+  return { width, x: (at) => Math.max(0, ((at - since) / span_s) * width) };
 }
 
 function median(values) {

@@ -19,12 +19,7 @@ export function mountTimeline(section, store) {
   const decisions = h("ol", { class: "decisions" });
   const more = h("button", { type: "button", class: "quiet", "aria-expanded": "false" }, "All decisions");
   const choice = h("div", { class: "choice", role: "group", "aria-label": "Time shown" });
-  let scale = SCALES.at(-1);
-  const choose = (chosen) => {
-    scale = chosen;
-    render();
-  };
-  choice.append(...SCALES.map((one) => scaleButton(one, one === scale, choice, choose)));
+  choice.append(...SCALES.map(({ span_s }) => spanButton(span_s, store)));
   section.querySelector("h2").after(choice);
   section.append(svg, readout, key, h("h3", { class: "sub" }, "Decisions"), decisions, more);
 
@@ -32,8 +27,8 @@ export function mountTimeline(section, store) {
   const render = () => {
     if (!store.snapshot) return;
     const lanes = store.snapshot.models.filter((model) => store.history.isActive(model.name));
-    draw(svg, store, lanes, scale);
-    setText(readout, pointer ? told(svg, store, lanes, pointer, scale) : quietWords(lanes));
+    draw(svg, store, lanes);
+    setText(readout, pointer ? told(svg, store, lanes, pointer) : quietWords(lanes));
     const isOpen = more.getAttribute("aria-expanded") === "true";
     const shown = store.decisions.slice(0, isOpen ? undefined : SHOWN);
     keyed(decisions, shown, (d) => `${d.at} ${d.model} ${d.action}`, decisionRow);
@@ -62,13 +57,10 @@ const KEY = [
   ["sleeping", "asleep"], ["waiting", "requests wait"], ["request", "a request"], ["failed", "a request failed"],
 ];
 
-function scaleButton(scale, isShown, choice, choose) {
-  const given = { type: "button", class: "quiet toggle", "aria-pressed": String(isShown) };
-  const button = h("button", given, `${scale.span_s / 60} min`);
-  button.addEventListener("click", () => {
-    for (const other of choice.children) setAttribute(other, "aria-pressed", String(other === button));
-    choose(scale);
-  });
+function spanButton(span_s, store) {
+  const button = h("button", { type: "button", class: "quiet toggle" }, `${span_s / 60} min`);
+  button.addEventListener("click", () => store.setSpan(span_s));
+  store.subscribe(() => setAttribute(button, "aria-pressed", String(store.span_s === span_s)));
   return button;
 }
 
@@ -87,21 +79,23 @@ function sampleOf(kind) {
 
 /* ---------------------------------------------------------------- drawing */
 
-function draw(svg, store, lanes, scale) {
+function draw(svg, store, lanes) {
   const width = Math.max(200, Math.floor(svg.parentElement.clientWidth));
   const height = Math.max(1, lanes.length) * LANE + AXIS;
   const { now } = store.snapshot;
-  const since = now - scale.span_s;
-  const x = (at) => Math.max(0, ((at - since) / scale.span_s) * width);
+  const { span_s } = store;
+  const since = now - span_s;
+  const x = (at) => Math.max(0, ((at - since) / span_s) * width);
   setAttribute(svg, "viewBox", `0 0 ${width} ${height}`);
   setAttribute(svg, "height", height);
   setAttribute(svg, "aria-label", summary(store, lanes));
-  const drawn = [patterns(), ...axis(width, height, scale)];
+  const drawn = [patterns(), ...axis(width, height, span_s)];
   lanes.forEach((model, index) => drawn.push(lane(store, model, index * LANE, { since, x, width })));
   svg.replaceChildren(...drawn);
 }
 
-function axis(width, height, { span_s, tick_s }) {
+function axis(width, height, span_s) {
+  const { tick_s } = SCALES.find((scale) => scale.span_s === span_s);
   const step_s = width < 480 ? span_s / 2 : tick_s;
   const drawn = [];
   for (let ago = 0; ago <= span_s; ago += step_s) {
@@ -186,12 +180,12 @@ function patterns() {
 /* ---------------------------------------------------------------- words */
 
 function quietWords(lanes) {
-  return lanes.length > 0 ? "Point at the lanes to read them." : "Nothing was loaded in the last ten minutes.";
+  return lanes.length > 0 ? "Point at the lanes to read them." : "Nothing was loaded or asked in the last ten minutes.";
 }
 
-function told(svg, store, lanes, { x, y }, { span_s }) {
+function told(svg, store, lanes, { x, y }) {
   const model = lanes[Math.floor(y / LANE)];
-  const { now } = store.snapshot;
+  const { span_s, snapshot: { now } } = store;
   const at = now - span_s + (x / svg.viewBox.baseVal.width) * span_s;
   if (!model) return clock(at);
   const covers = (span) => span.from - 0.5 <= at && at <= span.to + 0.5;
