@@ -1,6 +1,6 @@
 # make run    set up everything and serve the demo models on http://127.0.0.1:8080
 # make test   set up everything and run the tests
-# The rest: setup · check · test-clients · bench · clean
+# The rest: setup · check · test-clients · test-ui · bench · clean
 # ENGINES=all installs the paged engine without a GPU too
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 STAMP := .venv/.complete$(if $(filter all,$(ENGINES)),-all)
 BIN := .venv/bin
 
-.PHONY: run test test-clients check setup bench clean
+.PHONY: run test test-clients test-ui check setup bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +37,10 @@ test: $(STAMP)
 # Real client packages against real engines. They are many: .venv/bin/pip install -e '.[clients]'
 test-clients: $(STAMP)
 	$(BIN)/python -m pytest tests/clients $(ARGS)
+
+# The web page in Chromium: apt install chromium; .venv/bin/pip install -e '.[browser]'
+test-ui: $(STAMP)
+	$(BIN)/python -m pytest tests/ui $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py $(ARGS)
