@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from swapper.front.answer import CLIENT_LEFT, Answer
+from swapper.front.form import Form
 from swapper.front.headers import Header
 from swapper.front.keys import Key
 from swapper.runtime.lease import Lease
@@ -23,10 +24,11 @@ class Call:
     key: Key | None  # what it came with, where keys are configured
     route: str  # for logs and metrics
     target: str  # path and query, as the worker gets them
-    is_inference: bool = True  # the body is JSON that names the model
+    is_inference: bool = True  # the body names the model, in JSON or in a form
     started: float = field(default_factory=time.perf_counter)
     model: str | None = None  # the configured name, once it is known
     body: bytes = field(default=b"", repr=False)  # never in a log
+    form: Form | None = field(default=None, repr=False)  # the same body, where it is a form
     lease: Lease | None = None
     answer: Answer | None = None  # once anything was sent
     has_begun: bool = False  # some of the worker's answer was sent

@@ -28,6 +28,7 @@ from swapper.front.answer import CLIENT_LEFT, nothing_for
 from swapper.front.attempts import on_a_worker
 from swapper.front.body import asked, read_body, renamed
 from swapper.front.call import Call
+from swapper.front.form import boundary_of, read_form
 from swapper.front.headers import request_headers
 from swapper.front.heartbeat import Heartbeat
 from swapper.front.keys import Key, check_model
@@ -35,7 +36,7 @@ from swapper.front.loading_text import LoadingText
 from swapper.front.metrics import Metrics
 from swapper.front.openai import error_event, error_response
 from swapper.front.passing import pass_into_stream, pass_on
-from swapper.front.refusal import refusal_of
+from swapper.front.refusal import NotFound, refusal_of
 from swapper.front.response import Response
 from swapper.front.upstream import Upstream
 from swapper.runtime.dispatcher import Dispatcher
@@ -47,6 +48,9 @@ CHAT: Final = "/v1/chat/completions"
 EVENT_ROUTES: Final = frozenset(  # whose streams are events; others may stream sound
     {CHAT, "/v1/completions", "/v1/responses"}
 )
+OWN_ROUTES: Final = frozenset({CHAT, "/v1/completions", "/v1/embeddings"})
+JSON_ROUTES: Final = OWN_ROUTES | {"/v1/responses"}  # whatever else may be asked with a form
+OWN_ENGINES: Final = frozenset({"llamacpp", "paged"})
 LONGEST_NAME: Final = 256
 SHUTTING_DOWN: Final = "swapper is shutting down"
 
@@ -77,7 +81,7 @@ class Proxy:
         self._loading_text = loading_text
 
     async def infer(self, call: Call) -> web.StreamResponse:
-        """Answer a request whose JSON body names the model."""
+        """Answer a request whose body, JSON or a form, names the model."""
         return await self._to_its_end(call, self._infer(call))
 
     async def pass_through(self, call: Call, model: str) -> web.StreamResponse:
@@ -125,10 +129,13 @@ class Proxy:
     async def _infer(self, call: Call) -> web.StreamResponse:
         self._check_open()
         call.body = await read_body(call.request, self._body_limit)
-        wanted = asked(call.body)
+        if call.route not in JSON_ROUTES:
+            _read_form(call)
+        wanted = asked(call.body) if call.form is None else call.form.asked()
         call.model = self.resolve(wanted.model, call.key)
+        self._check_route(call, call.model)
         if (adjustment := self.adjustments.get(wanted.model)) is not None:
-            call.body = adjusted(call.body, adjustment)
+            _adjust(call, adjustment)
         if wanted.stream is not True or call.route not in EVENT_ROUTES:
             return await self._serve(call)
         heartbeat = self._heartbeat(call, call.model)
@@ -136,6 +143,17 @@ class Proxy:
             return await self._serve(call, heartbeat)
         finally:
             heartbeat.stop()
+
+    def _check_route(self, call: Call, model: str) -> None:
+        """Nothing is loaded, and nobody moved out, for a path that is known not to be there."""
+        if call.route in JSON_ROUTES:
+            return
+        engine = self._dispatcher.launch(model).engine
+        if engine in OWN_ENGINES:
+            raise NotFound(
+                f"{model} has no {call.request.path[:200]}: its engine ({engine}) serves "
+                f"{', '.join(sorted(OWN_ROUTES))}; others are for `command` and `url` models"
+            )
 
     def _heartbeat(self, call: Call, model: str) -> Heartbeat:
         after_s, every_s = self._keepalive_after_s, self._keepalive_every_s
@@ -186,7 +204,7 @@ class Proxy:
             headers.append((b"x-swapper-key-id", call.key_name.encode()))
         body = call.body
         if endpoint.upstream_model is not None and call.is_inference:
-            body = renamed(body, endpoint.upstream_model)
+            body = _renamed(call, endpoint.upstream_model)
         return await self._upstream.open(endpoint, request.method, call.target, headers, body)
 
     async def _pass_on(self, call: Call, response: Response) -> web.StreamResponse:
@@ -221,3 +239,21 @@ class Proxy:
         elif self.is_shutting_down:
             error = Unavailable("shutting_down", SHUTTING_DOWN, retry_after_s=5.0)
             call.answer.fail(error_event(refusal_of(error)))
+
+
+def _read_form(call: Call) -> None:
+    boundary = boundary_of(call.request.headers.get("content-type"))
+    if boundary is not None:
+        call.form = read_form(call.body, boundary)
+
+
+def _adjust(call: Call, adjustment: Adjustment) -> None:
+    if call.form is None:
+        call.body = adjusted(call.body, adjustment)
+    else:
+        call.form = call.form.adjusted(adjustment)
+        call.body = call.form.body
+
+
+def _renamed(call: Call, model: str) -> bytes:
+    return renamed(call.body, model) if call.form is None else call.form.renamed(model)
