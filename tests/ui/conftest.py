@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +18,6 @@ import pytest
 from swapper.config import DEMO_FOLDER
 from tests.clients.scripted import ScriptedServer
 from tests.system.conftest import Swapper
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 KEY = "a-key-for-tests"
@@ -39,6 +37,7 @@ models:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("there is no Chromium here: apt install chromium")
@@ -66,56 +65,64 @@ def mortal(tmp_path: Path) -> Iterator[Swapper]:
         yield swapper
 
 
-class _serving:
-    def __init__(self, folder: Path, config: str) -> None:
-        (folder / "config.yaml").write_text(config)
-        arguments = ["--config", str(folder / "config.yaml"), "--listen", "127.0.0.1:0"]
-        env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
-        self.swapper = Swapper(folder / "swapper.log", arguments, env)
+@contextmanager
+def _serving(folder: Path, config: str) -> Iterator[Swapper]:
+    (folder / "config.yaml").write_text(config)
+    arguments = ["--config", str(folder / "config.yaml"), "--listen", "127.0.0.1:0"]
+    env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
+    swapper = Swapper(folder / "swapper.log", arguments, env)
+    try:
+        yield swapper.wait_until_up()
+    finally:
+        if swapper.dead() is None:
+            swapper.stop()
 
-    def __enter__(self) -> Swapper:
-        return self.swapper.wait_until_up()
 
-    def __exit__(self, *_: object) -> None:
-        with suppress(ProcessLookupError):
-            if self.swapper.dead() is None:
-                self.swapper.stop()
+class Visits:
+    """Opens pages, each in a browser profile of its own, and notes what goes wrong on them."""
+
+    def __init__(self, browser: Any) -> None:
+        self._browser = browser
+        self.contexts: list[Any] = []
+        self.complaints: list[str] = []
+        self.expected: list[str] = []
+        self.hosts: set[str] = set()  # that were asked for anything
+        self.ours: set[str] = set()
+
+    def __call__(
+        self, url: str, *, width: int = 1280, height: int = 900, is_live: bool = True,
+        expected: tuple[str, ...] = (), **options: Any,
+    ) -> Any:  # fmt: skip
+        """The page at `url`, with its first state on it if `is_live`.
+
+        `expected`: words of complaints that belong to the test.
+        """
+        context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE_MS)
+        self.contexts.append(context)
+        self.expected += expected
+        self.ours.add(urlsplit(url).netloc)
+        page = context.new_page()
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        page.goto(f"{url}/")
+        if is_live:
+            page.get_by_text("Live", exact=True).wait_for()
+        return page
+
+    def _note(self, said: Any) -> None:
+        if said.type in ("error", "warning"):
+            self.complaints.append(said.text)
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+def visit(browser: Any) -> Iterator[Visits]:
     """Opens pages. In the end none of them may have complained, or asked another host for anything."""
-    contexts, complaints, hosts = [], [], set()
-
-    def visit(
-        url: str, *, width: int = 1280, height: int = 900, is_live: bool = True, **options: Any
-    ) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(PATIENCE_MS)
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console",
-            lambda said: (
-                complaints.append(said.text) if said.type in ("error", "warning") else None
-            ),
-        )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-        page.allowed = []
-        page.goto(f"{url}/")
-        hosts.discard(urlsplit(url).netloc)
-        page.ours = urlsplit(url).netloc
-        if is_live:
-            page.get_by_text("Live", exact=True).wait_for()
-        allowed.append(page)
-        return page
-
-    allowed: list[Any] = []
-    yield visit
-    others = hosts - {page.ours for page in allowed}
-    expected = [words for page in allowed for words in page.allowed]
-    for context in contexts:
+    visits = Visits(browser)
+    yield visits
+    for context in visits.contexts:
         context.close()
-    assert not others
-    assert [c for c in complaints if not any(words in c for words in expected)] == []
+    assert visits.hosts == visits.ours
+    unexpected = [c for c in visits.complaints if not any(e in c for e in visits.expected)]
+    assert not unexpected

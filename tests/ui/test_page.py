@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.system.conftest import Swapper
-from tests.ui.conftest import KEY, PATIENCE_MS
+from tests.ui.conftest import KEY, PATIENCE_MS, Visits
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import expect
@@ -48,7 +47,7 @@ def unload_all(url: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["quick", "org/named"])
-def test_loads_and_unloads_by_button(url: str, visit: Callable[..., Any], model: str) -> None:
+def test_loads_and_unloads_by_button(url: str, visit: Visits, model: str) -> None:
     unload_all(url)
     page = visit(url)
     expect(row(page, model)).to_contain_text("not loaded")
@@ -64,7 +63,7 @@ def test_loads_and_unloads_by_button(url: str, visit: Callable[..., Any], model:
     expect(row(page, model).locator(".state-words")).to_have_text("not loaded")
 
 
-def test_keeps_a_model_past_its_ttl(url: str, visit: Callable[..., Any]) -> None:
+def test_keeps_a_model_past_its_ttl(url: str, visit: Visits) -> None:
     page = visit(url)
     chat(page, "slow", "hi")
     expect(row(page, "slow")).to_contain_text(re.compile(r"1 min \d\d s"))
@@ -76,7 +75,7 @@ def test_keeps_a_model_past_its_ttl(url: str, visit: Callable[..., Any]) -> None
     expect(keep).to_have_attribute("aria-pressed", "false")
 
 
-def test_says_why_a_model_failed(url: str, visit: Callable[..., Any]) -> None:
+def test_says_why_a_model_failed(url: str, visit: Visits) -> None:
     page = visit(url)
     button(row(page, "broken"), "Load").click()
     expect(row(page, "broken").locator(".state-words")).to_have_text("failed")
@@ -84,7 +83,7 @@ def test_says_why_a_model_failed(url: str, visit: Callable[..., Any]) -> None:
     expect(page.locator(".decisions")).to_contain_text("fail")
 
 
-def test_chats_with_the_demo_model(url: str, visit: Callable[..., Any]) -> None:
+def test_chats_with_the_demo_model(url: str, visit: Visits) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     page = visit(url)
     answer = chat(page, "demo-chat", "What is swapper?")
@@ -95,9 +94,7 @@ def test_chats_with_the_demo_model(url: str, visit: Callable[..., Any]) -> None:
     expect(page.locator(".speed", has_text="demo-chat").locator(".plot-area")).to_be_attached()
 
 
-def test_says_what_an_answer_waits_for_and_shows_the_swap(
-    url: str, visit: Callable[..., Any]
-) -> None:
+def test_says_what_an_answer_waits_for_and_shows_the_swap(url: str, visit: Visits) -> None:
     page = visit(url)
     chat(page, "quick", "first")
     answer = say(page, "slow", "and now the other")
@@ -113,7 +110,7 @@ def test_says_what_an_answer_waits_for_and_shows_the_swap(
     expect(page.locator(".decisions li", has_text="stop").first).to_contain_text("slow needs")
 
 
-def test_stops_an_answer(url: str, visit: Callable[..., Any]) -> None:
+def test_stops_an_answer(url: str, visit: Visits) -> None:
     page = visit(url)
     answer = say(page, "slow", "a long answer " * 20)
     expect(answer.locator(".body")).to_contain_text("a long")
@@ -123,7 +120,7 @@ def test_stops_an_answer(url: str, visit: Callable[..., Any]) -> None:
     expect(row(page, "slow")).not_to_contain_text("in flight")  # the server was told
 
 
-def test_reasoning_stands_apart(url: str, visit: Callable[..., Any]) -> None:
+def test_reasoning_stands_apart(url: str, visit: Visits) -> None:
     page = visit(url)
     reply = "\n\n".join(
         f'data: {{"choices": [{{"index": 0, "delta": {delta}}}]}}'
@@ -137,14 +134,13 @@ def test_reasoning_stands_apart(url: str, visit: Callable[..., Any]) -> None:
     expect(answer.locator(".body")).to_have_text("Done.")
 
 
-def test_what_the_server_refuses_is_said(url: str, visit: Callable[..., Any]) -> None:
-    page = visit(url)
-    page.allowed = ["503"]
+def test_what_the_server_refuses_is_said(url: str, visit: Visits) -> None:
+    page = visit(url, expected=("503",))
     answer = say(page, "broken", "hello")
     expect(answer.get_by_role("alert")).to_contain_text("broken could not be loaded")
 
 
-def test_logs_by_model_found_and_paused(url: str, visit: Callable[..., Any]) -> None:
+def test_logs_by_model_found_and_paused(url: str, visit: Visits) -> None:
     page = visit(url)
     httpx.post(f"{url}/swapper/v1/models/broken/load")
     log = page.get_by_role("log", name="Output of workers")
@@ -161,11 +157,8 @@ def test_logs_by_model_found_and_paused(url: str, visit: Callable[..., Any]) -> 
     expect(log).to_contain_text("told to fail")
 
 
-def test_asks_for_the_key_and_keeps_it_in_the_tab(
-    mortal: Swapper, visit: Callable[..., Any]
-) -> None:
-    page = visit(mortal.url, is_live=False)
-    page.allowed = ["401"]
+def test_asks_for_the_key_and_keeps_it_in_the_tab(mortal: Swapper, visit: Visits) -> None:
+    page = visit(mortal.url, is_live=False, expected=("401",))
     dialog = page.get_by_role("dialog", name="API key")
     dialog.get_by_label("Key", exact=True).fill("wrong")
     dialog.get_by_label("Key", exact=True).press("Enter")
@@ -183,9 +176,8 @@ def test_asks_for_the_key_and_keeps_it_in_the_tab(
     expect(dialog).to_be_visible()
 
 
-def test_says_that_the_server_is_gone(mortal: Swapper, visit: Callable[..., Any]) -> None:
-    page = visit(mortal.url, is_live=False)
-    page.allowed = ["401", "ERR_"]
+def test_says_that_the_server_is_gone(mortal: Swapper, visit: Visits) -> None:
+    page = visit(mortal.url, is_live=False, expected=("401", "ERR_"))
     page.get_by_label("Key", exact=True).fill(KEY)
     button(page, "Continue").click()
     expect(page.locator("#link")).to_have_text("Live")
@@ -194,11 +186,10 @@ def test_says_that_the_server_is_gone(mortal: Swapper, visit: Callable[..., Any]
 
 
 @pytest.mark.parametrize("width", [360, 700, 1100, 1440])
-def test_nothing_is_wider_than_the_screen(url: str, visit: Callable[..., Any], width: int) -> None:
+def test_nothing_is_wider_than_the_screen(url: str, visit: Visits, width: int) -> None:
     page = visit(url, width=width, height=780)
-    chat(page, "slow", "averylongwordwithoutanyspaceinit" * 6)
-    say(page, "quick", "next")
-    expect(row(page, "quick").locator(".state-words")).to_have_text("ready")
+    chat(page, "quick", "averylongwordwithoutanyspaceinit" * 6)
+    chat(page, "slow", "next")
     button(row(page, "broken"), "Load").click()
     expect(row(page, "broken").locator(".state-words")).to_have_text("failed")
     assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -210,7 +201,7 @@ def test_nothing_is_wider_than_the_screen(url: str, visit: Callable[..., Any], w
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_accessible(url: str, visit: Callable[..., Any], scheme: str, width: int) -> None:
+def test_accessible(url: str, visit: Visits, scheme: str, width: int) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe is not installed"
     )
@@ -223,7 +214,7 @@ def test_accessible(url: str, visit: Callable[..., Any], scheme: str, width: int
     assert told == []
 
 
-def test_by_keyboard_alone(url: str, visit: Callable[..., Any]) -> None:
+def test_by_keyboard_alone(url: str, visit: Visits) -> None:
     unload_all(url)
     page = visit(url)
     page.keyboard.press("Tab")
