@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from backends.serving.chat import chat_text
+from backends.serving.chat import chat_text, continued_text
 from backends.serving.choices import Choice
 from backends.serving.engine import GenerateRequest, Grammar, SamplingParams
 from backends.serving.errors import bad_request
@@ -23,7 +23,7 @@ from backends.serving.requests import (
 )
 from backends.serving.structure import content_rules
 from backends.serving.toolbox import Toolbox, read_toolbox
-from backends.serving.tools import AnswerReader, Wanted, answer_rules, writer
+from backends.serving.tools import AnswerReader, Dialect, Wanted, answer_rules, writer
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's, where a plain completion names no limit
 
@@ -39,7 +39,8 @@ async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatRepl
     writes_bos = bool(bos) and text.startswith(bos)
     prompt = await model.encoder.encode(text, add_special=not writes_bos)
     max_tokens = room(engine, prompt, _wanted_tokens(request), "messages")
-    grammar = await _chat_grammar(model, request, toolbox, text)
+    begun = _begun(model.dialect, text, continued_text(request))
+    grammar = await _chat_grammar(model, request, toolbox, begun)
     params = sampling(request, engine.info.vocab_size, _chat_logprobs(request), grammar)
     n = request.n or 1
     choices = [
@@ -48,15 +49,26 @@ async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatRepl
             GenerateRequest(prompt, max_tokens, _seeded(params, index), scope),
             engine.tokenizer,
             stops(request),
-            *_reading(model, toolbox, text),
+            *_reading(model, toolbox, begun),
         )
         for index in range(n)
     ]
     return ChatReply(engine, choices, n)
 
 
+def _begun(dialect: Dialect, prompt: str, continued: str | None) -> str | None:
+    """What of the prompt tells whether the answer is thinking; None where it is past that, because the
+    client has begun it."""
+    if continued is None:
+        return prompt
+    thinking = dialect.thinking
+    if thinking is not None and continued.rfind(thinking.begin) > continued.rfind(thinking.end):
+        return thinking.begin
+    return None
+
+
 async def _chat_grammar(
-    model: ServedModel, request: ChatRequest, toolbox: Toolbox, prompt: str
+    model: ServedModel, request: ChatRequest, toolbox: Toolbox, prompt: str | None
 ) -> Grammar | None:
     """What the answer must follow, if the request asks for anything of it."""
     content, param = content_rules(request) or (None, "tools")
@@ -70,12 +82,14 @@ async def _chat_grammar(
         wanted = Wanted(None, toolbox.shown, toolbox.is_single, may_talk=True)
     else:
         return None
+    if prompt is None and dialect.is_harmony and wanted.tools:
+        raise bad_request("This model calls no tools in an answer that has begun", param)
     rules = answer_rules(dialect, wanted, writer(model.controls), prompt=prompt)
     return await model.compile(rules, param)
 
 
 def _reading(
-    model: ServedModel, toolbox: Toolbox, prompt: str
+    model: ServedModel, toolbox: Toolbox, prompt: str | None
 ) -> tuple[AnswerReader | None, Mapping[int, bytes]]:
     """What splits one answer, and the control tokens that it must see to do so."""
     dialect = model.dialect
@@ -86,7 +100,7 @@ def _reading(
     reader = AnswerReader(
         dialect,
         toolbox.shown,
-        is_thinking=dialect.is_thinking(prompt),
+        is_thinking=prompt is not None and dialect.is_thinking(prompt),
         max_calls=1 if toolbox.is_single else None,
     )
     controls = model.controls

@@ -40,6 +40,7 @@ _CHATML = """\
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_MARK = "CONTINUE_FINAL_MESSAGE_TAG "  # as in transformers: its space shows whether spaces are kept
 _NINE = re.compile(r"id\s*\|\s*length\s*!=\s*9")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
@@ -62,7 +63,31 @@ def chat_text(template: ChatTemplate, request: ChatRequest) -> str:
         extra.setdefault("thinking", thinks)
     if request.documents is not None:
         extra.setdefault("documents", request.documents)
-    return template.render(request.messages, shown_tools(request), extra)
+    tools = shown_tools(request)
+    if request.continue_final_message:
+        _check_continued(request)
+        return template.render(request.messages, tools, extra, is_continued=True)
+    if request.add_generation_prompt is False:
+        extra["add_generation_prompt"] = False
+    return template.render(request.messages, tools, extra)
+
+
+def _check_continued(request: ChatRequest) -> None:
+    name = "continue_final_message"
+    if request.add_generation_prompt:
+        raise bad_request(f"{name} and add_generation_prompt cannot both be true", name)
+    last = request.messages[-1] if request.messages else {}
+    if last.get("role") != "assistant" or last.get("content") is None:
+        raise bad_request(f"{name} needs a last message of the assistant, with content", name)
+    if last.get("tool_calls"):
+        raise bad_request(f"{name}: a message that calls tools is complete", name)
+
+
+def continued_text(request: ChatRequest) -> str | None:
+    """What the client has begun of the answer; None where it begins none. A part of `chat_text`."""
+    if not request.continue_final_message:
+        return None
+    return _text(request.messages[-1]["content"], "messages")
 
 
 class ChatTemplate:
@@ -103,21 +128,30 @@ class ChatTemplate:
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]] | None = None,
         extra: Mapping[str, Any] | None = None,
+        *,
+        is_continued: bool = False,
     ) -> str:
-        """The prompt up to where the assistant's answer begins."""
+        """The prompt up to where the assistant's answer begins, or where the last message ends with its
+        turn still open (as `apply_chat_template(continue_final_message=True)` of transformers)."""
         prepared = self._prepared(messages)
         if _NINE.search(self._source):
             prepared = [_with_short_ids(message) for message in prepared]
         if not self._shows_tools:
             prepared, tools = told(prepared, tools or (), self._has_system), None
+        if is_continued:
+            prepared = [*prepared[:-1], _marked(prepared[-1])]
         values = {
             **self._tokens,
             "messages": prepared,
             "tools": list(tools) if tools else None,
             "documents": None,
-            "add_generation_prompt": True,
+            "add_generation_prompt": not is_continued,
             **(extra or {}),
         }
+        text = self._rendered(values)
+        return _up_to_mark(text) if is_continued else text
+
+    def _rendered(self, values: Mapping[str, Any]) -> str:
         try:
             return self._template.render(values)
         except TemplateError as error:
@@ -157,6 +191,19 @@ def _prepared(message: Message, where: str, keeps_developer: bool) -> Message:
         if not prepared["tool_calls"]:
             del prepared["tool_calls"]
     return prepared
+
+
+def _marked(message: Message) -> Message:
+    return {**message, "content": message["content"] + _MARK}
+
+
+def _up_to_mark(text: str) -> str:
+    """Where the template cuts white space off messages, the mark's own space is gone, and what stands
+    before the mark is cut likewise."""
+    place = text.rfind(_MARK.rstrip())
+    if place < 0:
+        raise bad_request("The chat template leaves out the message to go on with", "messages")
+    return text[:place] if text.startswith(_MARK, place) else text[:place].rstrip()
 
 
 def _with_short_ids(message: Message) -> Message:

@@ -90,8 +90,8 @@ class ChatRequest(Generation, kw_only=True):
     audio: Any = None
     web_search_options: Any = None
     chat_template: Any = None
-    continue_final_message: Any = None
-    add_generation_prompt: Any = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
 
 class CompletionRequest(Generation, kw_only=True):
@@ -224,8 +224,6 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "web_search_options": (),
     "chat_template": (),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
 }
 
 

@@ -51,6 +51,20 @@ def test_a_demo_model_answers_the_same_streamed_or_not(api: Any, demo: str) -> N
     assert whole.usage.output_tokens == final.usage.output_tokens > 0
 
 
+def test_an_answer_that_the_client_has_begun(api: Any, demo: str) -> None:
+    asked = {"model": "demo-chat:precise", "max_tokens": 64}
+    whole = api.messages.create(messages=HELLO, **asked).content[0].text
+    begun = whole[: whole.index(" ", len(whole) // 2)]
+    talk = [*HELLO, {"role": "assistant", "content": begun}]
+    with api.messages.stream(messages=talk, **asked) as stream:
+        rest = "".join(stream.text_stream)
+    assert begun + rest == whole
+    assert rest == api.messages.create(messages=talk, **asked).content[0].text
+    counted = api.messages.count_tokens(model=demo, messages=talk).input_tokens
+    used = stream.get_final_message().usage
+    assert counted == used.input_tokens + used.cache_read_input_tokens
+
+
 def test_a_conversation_with_tools(api: Any, scripted: ScriptedServer) -> None:
     """As Claude Code holds it: streamed, with betas, cached system blocks and thinking that comes back."""
     messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "weather?"}]}]

@@ -57,6 +57,16 @@ def test_a_demo_model_answers_the_same_streamed_or_not(api: Any, demo: str) -> N
     assert whole.eval_duration > 0
 
 
+def test_an_answer_that_the_client_has_begun(api: Any, demo: str) -> None:
+    options = {"temperature": 0, "num_predict": 40}
+    question = {"role": "user", "content": "What is swapper?"}
+    whole = api.chat(demo, [question], options=options).message.content
+    begun = whole[: whole.index(" ", len(whole) // 3)]
+    talk = [question, {"role": "assistant", "content": begun}]
+    rest = api.chat(demo, talk, options=options).message.content
+    assert (begun + rest).startswith(whole)
+
+
 def test_a_generation_and_one_that_goes_on_from_it(api: Any, demo: str) -> None:
     asked = "What is swapper?"
     whole = api.generate(demo, prompt=asked, options=EXACT)

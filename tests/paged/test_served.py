@@ -64,6 +64,20 @@ def test_a_stream_says_what_a_whole_answer_says(client: openai.OpenAI) -> None:
     assert "one endpoint" in text
 
 
+def test_an_answer_that_the_client_has_begun(client: openai.OpenAI) -> None:
+    def said(messages: list[dict[str, str]], **more: object) -> str:
+        answer = client.chat.completions.create(
+            model="demo", messages=messages, temperature=0, max_tokens=60, extra_body=more
+        )
+        return answer.choices[0].message.content or ""
+
+    whole = said(QUESTION)
+    begun = whole[: whole.index(" ", len(whole) // 2)]
+    talk = [*QUESTION, {"role": "assistant", "content": begun}]
+    rest = said(talk, continue_final_message=True, add_generation_prompt=False)
+    assert (begun + rest).startswith(whole)
+
+
 def test_an_answer_that_has_to_be_json_is(client: openai.OpenAI) -> None:
     schema = {
         "type": "object",

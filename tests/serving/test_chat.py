@@ -144,15 +144,8 @@ def info(template: str | None) -> ModelInfo:
 
 def theirs(template: str, messages: list[dict[str, Any]], tools: Any = None, **extra: Any) -> str:
     utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    rendered = utils.render_jinja_template(
-        [messages],
-        tools=tools,
-        chat_template=template,
-        add_generation_prompt=True,
-        bos_token="<s>",
-        eos_token="</s>",
-        **extra,
-    )
+    given = {"add_generation_prompt": True, "bos_token": "<s>", "eos_token": "</s>", **extra}
+    rendered = utils.render_jinja_template([messages], tools=tools, chat_template=template, **given)
     return str(rendered[0][0])
 
 
@@ -168,6 +161,57 @@ def test_tools_and_calls_render_as_in_transformers(template: str) -> None:
     function["arguments"] = json.dumps(function["arguments"])  # clients send a string of JSON
     as_sent[2]["content"] = None
     assert ChatTemplate(info(template)).render(as_sent, [TOOL]) == theirs(template, CALLS, [TOOL])
+
+
+@pytest.mark.parametrize(
+    "begun", ["", "The answer", "ends in space ", "\n two\nlines \n", "<think>\nhm"]
+)
+@pytest.mark.parametrize("template", [HEADERS, IM, INST], ids=["headers", "im", "inst"])
+def test_a_message_to_go_on_with_renders_as_in_transformers(template: str, begun: str) -> None:
+    talk = [*TALK, {"role": "assistant", "content": begun}]
+    given = {"continue_final_message": True, "add_generation_prompt": False}
+    request = ChatRequest(messages=talk, **given)
+    assert chat_text(ChatTemplate(info(template)), request) == theirs(template, talk, **given)
+
+
+def test_parts_to_go_on_with_are_one_text() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    talk = [TALK[0], {"role": "assistant", "content": parts}]
+    request = ChatRequest(messages=talk, continue_final_message=True)
+    assert chat_text(ChatTemplate(info(INST)), request).endswith("\none\ntwo")
+
+
+@pytest.mark.parametrize(
+    ("last", "more", "words"),
+    [
+        ({"role": "user", "content": "x"}, {}, "of the assistant"),
+        ({"role": "assistant"}, {}, "of the assistant"),
+        ({"role": "assistant", "content": 1}, {}, "must be a string"),
+        ({**CALLS[2], "content": "x"}, {}, "calls tools"),
+        ({"role": "assistant", "content": "x"}, {"add_generation_prompt": True}, "both"),
+    ],
+)
+def test_what_cannot_be_gone_on_with(
+    last: dict[str, Any], more: dict[str, Any], words: str
+) -> None:
+    request = ChatRequest(messages=[TALK[0], last], continue_final_message=True, **more)
+    with pytest.raises(RequestError, match=words) as raised:
+        chat_text(ChatTemplate(info(IM)), request)
+    assert raised.value.status == 400
+
+
+def test_a_template_that_hides_the_message_to_go_on_with() -> None:
+    request = ChatRequest(
+        messages=[{"role": "assistant", "content": "x"}], continue_final_message=True
+    )
+    with pytest.raises(RequestError, match="leaves out"):
+        chat_text(ChatTemplate(info("{{ messages | length }}")), request)
+
+
+def test_no_turn_is_begun_where_the_client_wants_none() -> None:
+    request = ChatRequest(messages=TALK[:1], add_generation_prompt=False)
+    ours = chat_text(ChatTemplate(info(IM)), request)
+    assert ours == theirs(IM, TALK[:1], add_generation_prompt=False)
 
 
 def test_template_arguments_of_the_request_reach_the_template() -> None:
