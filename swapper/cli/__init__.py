@@ -109,13 +109,20 @@ def list_models(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("model")
-def stop(model: str) -> None:
+@click.argument("model", required=False)
+@click.option("--all", "every", is_flag=True, help="Every model.")
+def stop(model: str | None, every: bool) -> None:
     """Unload MODEL. Answers in flight are finished first."""
     from urllib.parse import quote
 
-    Client.from_environment().post(f"/swapper/v1/models/{quote(model, safe='')}/unload", {})
-    click.echo(f"{model} is unloaded")
+    if every == (model is not None):
+        raise click.UsageError("name a MODEL, or say --all")
+    if model is None:
+        Client.from_environment().post("/api/models/unload", {})
+        click.echo("every model is unloaded")
+    else:
+        Client.from_environment().post(f"/swapper/v1/models/{quote(model, safe='')}/unload", {})
+        click.echo(f"{model} is unloaded")
 
 
 @main.command()

@@ -39,6 +39,7 @@ def analyze(*arguments, cwd, scope="--system"):
         ("system", "swapper.service", "--system"),
         ("system", "swapper.socket", "--system"),
         ("system", "swapper@lab.service", "--system"),
+        ("system", "swapper-sleep.service", "--system"),
         ("user", "swapper.service", "--user"),
     ],
 )
@@ -60,7 +61,7 @@ def test_a_service_is_hardly_exposed(unit, tmp_path):
 
 def test_engines_may_write_the_code_that_they_run_and_use_gpus():
     """Triton, torch and CUDA fail otherwise, and only once a model runs."""
-    for unit in (UNITS / "system").glob("*.service"):
+    for unit in (UNITS / "system" / "swapper.service", UNITS / "system" / "swapper@.service"):
         lines = unit.read_text().splitlines()
         assert not [line for line in lines if line.startswith("MemoryDenyWriteExecute")]
         assert "PrivateDevices=no" in lines
@@ -109,3 +110,14 @@ def test_it_says_when_it_is_ready_what_it_does_and_when_it_stops(serve, tmp_path
         swapper.process.send_signal(signal.SIGTERM)
         eventually(lambda: said(manager, b"STOPPING=1"))
         assert swapper.process.wait(30) == 0
+
+
+def test_everything_is_unloaded_before_a_suspend(serve):
+    """The command of the suspend hook."""
+    swapper = serve("models: {a: {engine: echo}, b: {engine: echo}}")
+    swapper.chat("a")
+    swapper.chat("b")
+    command = [sys.executable, "-m", "swapper", "stop", "--all"]
+    env = {**os.environ, "SWAPPER_URL": swapper.url}
+    assert subprocess.run(command, env=env, timeout=60).returncode == 0
+    assert swapper.workers() == {}

@@ -1,0 +1,1 @@
+"""What a swapper costs that nobody asks: time to listen, memory, processor time."""
