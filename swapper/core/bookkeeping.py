@@ -47,6 +47,7 @@ def enter(books: Books, event: ev.Event, now: float) -> None:
             _exited(books, event, now)
         case ev.DevicesRead():
             books.ledger.observe(event)
+            books.may_be_short = True
         case ev.LoadRequested():
             _load_requested(books, event, now)
         case ev.UnloadRequested():
@@ -56,6 +57,7 @@ def enter(books: Books, event: ev.Event, now: float) -> None:
         case ev.MemoryLent(loan, memory, until):
             books.loans[loan] = until
             books.ledger.lend(loan, memory)
+            books.may_be_short = True
         case ev.MemoryTakenBack(loan):
             books.loans.pop(loan, None)
             books.ledger.take_back(loan)
@@ -224,6 +226,7 @@ def _end_turn(demand: Demand, worker: Worker, now: float) -> None:
 
 def _learn_memory(books: Books, worker: Worker, measured: Bytes) -> None:
     books.ledger.correct(worker.id, measured)
+    books.may_be_short = True
     key = worker.model, worker.variant.key
     books.memory[key] = {**books.memory.get(key, {}), **measured}
 
@@ -316,6 +319,7 @@ def _stay_chosen(books: Books, event: ev.StayChosen) -> None:
 def _registry_replaced(books: Books, event: ev.RegistryReplaced, now: float) -> None:
     old, books.registry = books.registry, event.registry
     books.ledger.set_budgets(budgets(event.registry))
+    books.may_be_short = True
     for name in event.registry.models:
         books.expect(name)
     removed = old.models.keys() - event.registry.models.keys()

@@ -38,6 +38,7 @@ class Books:
         self.memory: dict[tuple[str, str], Bytes] = {}  # measured, by model and variant key
         self.asleep: dict[tuple[str, str], Bytes] = {}  # what they hold asleep, by the same
         self.loans: dict[str, float] = {}  # until when, by loan
+        self.may_be_short = False  # more may be charged than is ours by now
         self.is_shutting_down = False
         self.is_settled = True  # no worker has changed its state or got busy or idle since it was
         self.commands: list[ev.Command] = []

@@ -81,8 +81,10 @@ class Scheduler:
         books = self.books
         self._blocked_until = math.inf
         books.ledger.stop_waiting(now)
-        end_loans(books, now)
-        yield_room(books, now)
+        if books.loans:
+            end_loans(books, now)
+        if books.may_be_short:
+            yield_room(books, now)
         if books.wanted:
             refuse_late(books, now)
             self._forget_unwanted()

@@ -23,7 +23,8 @@ SLACK: Final = 0.02  # of a budget, that is not worth a model
 def yield_room(books: Books, now: float) -> None:
     """Send those off whose room is not ours any more, as things stand."""
     ledger = books.ledger
-    if all(ledger.room(name) >= 0 for name in books.registry.budgets):
+    books.may_be_short = any(ledger.room(name) < 0 for name in books.registry.budgets)
+    if not books.may_be_short:
         return
     room = Room(ledger, books.workers.values())
     short = room.missing(dict.fromkeys(books.registry.budgets, 0))
