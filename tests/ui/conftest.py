@@ -60,7 +60,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Swapper]:
     """A server of its own for the test, that asks for a key."""
-    config = f"api_keys: [{{name: tests, key: {KEY}}}]\nmodels: {{quick: {{engine: echo}}}}\n"
+    config = f"""
+api_keys: [{{name: tests, key: {KEY}}}]
+key_in_path: true
+models: {{quick: {{engine: echo}}}}
+"""
     with _serving(tmp_path, config) as swapper:
         yield swapper
 

@@ -176,6 +176,13 @@ def test_asks_for_the_key_and_keeps_it_in_the_tab(mortal: Swapper, visit: Visits
     expect(dialog).to_be_visible()
 
 
+def test_a_key_in_the_path_goes_with_every_request(mortal: Swapper, visit: Visits) -> None:
+    page = visit(f"{mortal.url}/key/{KEY}")
+    chat(page, "quick", "hello")
+    expect(page.locator(".requests li")).to_have_count(1)
+    expect(page.get_by_role("dialog")).not_to_be_visible()
+
+
 def test_says_that_the_server_is_gone(mortal: Swapper, visit: Visits) -> None:
     page = visit(mortal.url, is_live=False, expected=("401", "ERR_"))
     page.get_by_label("Key", exact=True).fill(KEY)
