@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -115,6 +116,8 @@ async def _serve_until_told(
     except OSError as error:
         _say_cannot_listen(config, error)
         return EXIT_CANNOT_LISTEN
+    gc.freeze()
+    gc.enable()
     _greet(config, addresses)
     dispatcher.preload(dispatcher.registry.models)
     service.tell("READY=1", f"STATUS=serving {len(config.models)} models on {', '.join(addresses)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from os import EX_CONFIG  # tells a service manager that starting again will not help
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ def run_server(source: Path | None, listen: str | None, watch: bool) -> int:
     except ConfigError as error:
         click.echo(str(error), err=True)
         return EX_CONFIG
+    gc.disable()  # what is made while everything is imported stays; on again once it listens
     from swapper.app import serve
 
     return serve(config, lambda: read_config(source, listen), source if watch else None)
