@@ -31,6 +31,7 @@ from swapper.front.metrics import Metrics, Page
 from swapper.front.newcomers import HEAD_S, Newcomers, Server
 from swapper.front.ollama import API, OllamaRoutes
 from swapper.front.openai import error_response
+from swapper.front.openapi import openapi
 from swapper.front.origins import Origins, cors_headers, preflight
 from swapper.front.pages import Pages
 from swapper.front.proxy import Proxy
@@ -132,6 +133,7 @@ class Front:
             "/livez": self._admin.health,
             "/readyz": self._admin.ready,
             "/metrics": self._admin.metrics,
+            "/openapi.json": openapi,
             "/running": self._admin.running,
             "/logs": self._admin.logs,
             "/v1/models": self._admin.models,
