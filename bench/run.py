@@ -18,6 +18,7 @@ BENCHMARKS = {
     "gguf": ("bench.gguf.throughput", "--llama-server"),
     "paged": ("bench.paged.cpu",),
     "policy": ("bench.policy",),
+    "serve": ("bench.serve",),
     "swap": ("bench.swap",),
 }
 
