@@ -4,7 +4,7 @@ wrong type or an impossible value is an error that names the field."""
 from __future__ import annotations
 
 import re
-from math import inf, isfinite
+from math import inf
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ from backends.serving.errors import RequestError, bad_request
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
+MOST = 2**63 - 1  # of an integer: engines hand them to code that takes no longer ones
 
 
 class StreamOptions(msgspec.Struct):
@@ -173,21 +174,29 @@ _RANGES: dict[str, tuple[float, float]] = {
     "repeat_penalty": (1e-6, 1e6),
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
-    "top_k": (-1, inf),
-    "repeat_last_n": (-1, inf),
+    "top_k": (-1, MOST),
+    "repeat_last_n": (-1, MOST),
+    "seed": (-(2**63), 2**64 - 1),
     "n": (1, MAX_CHOICES),
     "top_logprobs": (0, MAX_LOGPROBS),
-    "max_tokens": (-1, inf),  # -1 is "no limit" to llama.cpp's clients
-    "max_completion_tokens": (-1, inf),
+    "max_tokens": (-1, MOST),  # -1 is "no limit" to llama.cpp's clients
+    "max_completion_tokens": (-1, MOST),
 }
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Refuse a number outside its range, with the range in the answer."""
-    if low <= value <= high and isfinite(value):
+    if low <= value <= high and value != inf:
         return
-    limit = f"at least {low:g}" if high == inf else f"from {low:g} to {high:g}"
-    raise bad_request(f"{name} must be {limit}; it is {value:g}", name)
+    limit = f"from {low:g} to {high:g}" if high < MOST else f"at least {low:g}"
+    if high == MOST and value > high:
+        limit = "a number of 64 bits"
+    raise bad_request(f"{name} must be {limit}; it is {_short(value)}", name)
+
+
+def _short(value: float) -> str:
+    """Numbers of JSON may be longer than any that Python turns into a float, or prints."""
+    return f"{value:g}" if abs(value) <= MOST else "larger than that"
 
 
 def check(request: Generation) -> None:
@@ -265,9 +274,9 @@ def _logit_bias(given: dict[str, float], vocab_size: int) -> dict[int, float]:
     bias = {}
     for key, value in given.items():
         check_range("logit_bias", value, -100, 100)
-        if not key.isascii() or not key.isdigit() or int(key) >= vocab_size:
+        if not key.isascii() or not key.isdigit() or len(key) > 20 or int(key) >= vocab_size:
             raise bad_request(
-                f"logit_bias: {key!r} is no token id of this model (0 to {vocab_size - 1})",
+                f"logit_bias: {key[:40]!r} is no token id of this model (0 to {vocab_size - 1})",
                 "logit_bias",
             )
         bias[int(key)] = value

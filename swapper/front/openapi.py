@@ -214,9 +214,11 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
     },
     "/logs/stream": {"get": Route("The same without an end", answers=OK_TEXT)},
     "/unload": {"get": Route("Unload all models (llama-swap)", answers=OK_TEXT, errors=(503,))},
-    "/api/models/unload": {"post": Route("Unload all models (llama-swap)", errors=(503,))},
+    "/api/models/unload": {"post": Route("Unload all models (llama-swap)", error="OllamaError", errors=(503,))},
     "/api/models/unload/{model}": {
-        "post": Route("Unload a model (llama-swap)", answers=OK_TEXT, errors=(404, 503))
+        "post": Route(
+            "Unload a model (llama-swap)", None, "OllamaError", answers=OK_TEXT, errors=(404, 503)
+        )
     },
     "/swapper/v1/state": {"get": Route("Devices, models, the last requests")},
     "/swapper/v1/events": {"get": Route("The same, again and again", answers={200: (EVENTS,)})},

@@ -37,7 +37,7 @@ ENDLESS = ("/logs/stream", "/swapper/v1/events")
 SAID_TO_BE = (501, 503)  # errors of the server that say what to do
 NAMES = st.sampled_from(["echo", "plain", "demo", "nobody"])
 EXAMPLES = settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     database=None,
@@ -111,6 +111,7 @@ def test_whatever_is_sent_the_answer_is_as_described(swapper: Swapper, operation
             case.body["model"] = name
         if "model" in (case.path_parameters or {}):
             case.path_parameters["model"] = name
+        (case.query or {}).pop("follow", None)  # has no end
         if operation.path == "/swapper/v1/lease" and isinstance(case.body, dict):
             case.body |= {"for": "1s", "wait": "1s"}
         answer = case.call(base_url=swapper.url, timeout=PATIENCE_S)

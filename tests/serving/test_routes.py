@@ -415,3 +415,23 @@ def test_hundreds_of_requests_on_one_connection(client: httpx.Client) -> None:
             )
         else:
             assert post(client, CHAT, body)["choices"][0]["message"]["content"] == str(index)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**19, "1e999", "NaN"], ids=str)
+@pytest.mark.parametrize(
+    "field",
+    ["max_tokens", "seed", "top_k", "repeat_last_n", "n", "temperature", "top_p", "logit_bias"],
+)
+def test_numbers_too_large_for_anything(client: httpx.Client, field: str, value: Any) -> None:
+    given = f'{{"{value}": 1}}' if field == "logit_bias" else str(value)
+    body = f'{{"prompt": "a", "max_tokens": 1, "{field}": {given}}}'
+    status = client.post("/v1/completions", content=body).status_code
+    assert status == 400 or (status == 200 and value == 10**19 and field == "seed")
+
+
+@pytest.mark.parametrize("field", ["input", "dimensions", "truncate_prompt_tokens"])
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["large", "small"])
+def test_embeddings_with_numbers_too_large(client: httpx.Client, field: str, value: int) -> None:
+    given = f"[{value}]" if field == "input" else str(value)
+    body = f'{{"input": "a", "{field}": {given}}}'
+    assert client.post("/v1/embeddings", content=body).status_code in (200, 400)
