@@ -144,7 +144,7 @@ class _Running:
             try:
                 self.process = subprocess.Popen(
                     [sys.executable, "-I", "-S", WARDEN, "leash", str(os.getpid()), *program.argv],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # what matters is told as an answer
                     start_new_session=True,

@@ -281,7 +281,9 @@ def _arguments(program: Program, report_fd: int) -> list[str]:
 def environment_of(program: Program) -> dict[str, str]:
     """Its mark comes first, where it is found soonest."""
     ours = {name: value for name, value in os.environ.items() if name not in PRIVATE}
-    return {MARK: program.mark, **ours, **program.env, MARK: program.mark}
+    env = {MARK: "", **ours, **program.env}
+    env[MARK] = program.mark
+    return env
 
 
 def _group_exists(pgid: int) -> bool:

@@ -26,7 +26,9 @@ from swapper.runtime.readiness import until_ready
 from swapper.runtime.supervisor import Callbacks, Launch, Supervisor
 
 PARENTS = "parents"  # where a worker's name stands in a mark; those have a '#'
-READ_LATE = frozenset(("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"))  # when CUDA starts, by the worker
+READ_LATE = frozenset(
+    ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
+)  # when CUDA starts, by the worker
 WHERE = "http://127.0.0.1:${port}"  # a command answers, unless its `url` says otherwise
 
 
