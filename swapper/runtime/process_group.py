@@ -279,11 +279,11 @@ def _arguments(program: Program, report_fd: int) -> list[str]:
 
 
 def environment_of(program: Program) -> dict[str, str]:
-    """Its mark comes first, where it is found soonest."""
-    ours = {name: value for name, value in os.environ.items() if name not in PRIVATE}
-    env = {MARK: "", **ours, **program.env}
-    env[MARK] = program.mark
-    return env
+    """What is its own comes first, the mark before all: where a forked process has not the room to show
+    all of it, the proxy's is left out."""
+    own = {MARK: program.mark, **{n: value for n, value in program.env.items() if n != MARK}}
+    others = {n: value for n, value in os.environ.items() if n not in PRIVATE and n not in own}
+    return {**own, **others}
 
 
 def _group_exists(pgid: int) -> bool:
