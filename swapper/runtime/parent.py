@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import structlog
 
-from swapper.runtime.process_group import WARDEN, Process, Program, environment_of
+from swapper.runtime.process_group import MARK, WARDEN, Process, Program, environment_of, sweep
 
 IDLE_S: Final = 1800.0
 ANSWER_S: Final = 60.0  # imports from a cold disk
@@ -85,6 +85,8 @@ class Parent:
             self._is_hopeless = True
             self._end("it cannot fork")
         log.info("a worker is started, not forked", program=self._program.argv[-1], **answer)
+        if self._running is None:  # it may have forked a worker and not told
+            await asyncio.to_thread(_sweep, self._program.mark, env.get(MARK, ""))
         return None
 
     async def close(self) -> None:
@@ -116,6 +118,11 @@ class Parent:
             task = self._loop.create_task(asyncio.to_thread(running.process.wait))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+
+def _sweep(*marks: str) -> None:
+    for mark in filter(None, marks):
+        sweep(mark)
 
 
 class _Forked:

@@ -25,7 +25,6 @@ from swapper.runtime.process_group import LEFTOVERS_S, Program, sweep
 from swapper.runtime.readiness import until_ready
 from swapper.runtime.supervisor import Callbacks, Launch, Supervisor
 
-PARENTS = "parents"  # where a worker's name stands in a mark; those have a '#'
 READ_LATE = frozenset(
     ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
 )  # when CUDA starts, by the worker
@@ -167,7 +166,8 @@ class LocalPlacement:
         if argv is None or not spec.env.keys() <= READ_LATE:
             return None
         if spec.engine not in self._parents:
-            program = Program(argv=argv, mark=self._mark(PARENTS), env=environment())
+            mark = self._mark(f"parent of {spec.engine}")  # no worker's: those have a number
+            program = Program(argv=argv, mark=mark, env=environment())
             self._parents[spec.engine] = Parent(program)
         return self._parents[spec.engine]
 
