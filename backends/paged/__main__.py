@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +25,25 @@ def load(options: dict[str, Any], progress: Callable[[float], None]) -> Engine:
     return load(options, progress)
 
 
-if __name__ == "__main__":
+def prepare() -> None:
+    """Before OpenMP's library is opened."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    sys.exit(run(load))
+
+
+def import_all() -> None:
+    """Whatever a worker imports until it is ready."""
+    for name in ("backends.paged.start", "backends.serving.lifecycle"):
+        importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("uvloop")
+
+
+def main() -> int:
+    """One worker's life; its exit code."""
+    prepare()
+    return run(load)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,9 +22,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -57,7 +58,8 @@ PRIVATE = frozenset(
 class Program:
     """What to run. `is_foreign`: not one of ours, so it runs under a guard, with its `stop_cmd`.
 
-    `env` is laid over the proxy's environment. `mark` tells its processes from all others.
+    `env` is laid over the proxy's environment. `mark` tells its processes from all others. `parent`
+    may have a process ready that needs only be forked; where it has not, the program is started.
     """
 
     argv: tuple[str, ...]
@@ -66,28 +68,84 @@ class Program:
     cwd: str | None = None
     stop_cmd: tuple[str, ...] = ()
     is_foreign: bool = False
+    parent: Forking | None = None
+
+
+class Process(Protocol):
+    """A child of ours, as `subprocess.Popen` has it."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Block until it ends; its exit status, negative for a signal. May be asked again."""
+        ...
+
+
+class Forking(Protocol):
+    """Has workers forked as children of this process; see `parent.Parent`."""
+
+    async def fork(
+        self, argv: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int]
+    ) -> Process | None:
+        """The process, in a session of its own, with its standard input, log and report; None: start it
+        otherwise. Raises OSError where it is not to be started at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """Between a process and us; where each of them reads, and where it writes."""
+
+    stdin: tuple[int, int]
+    log: tuple[int, int]  # one for output and errors, so that lines keep their order
+    report: tuple[int, int]
+
+    @property
+    def theirs(self) -> tuple[int, int, int]:
+        return self.stdin[0], self.log[1], self.report[1]
+
+    @property
+    def ours(self) -> tuple[int, int, int]:
+        return self.stdin[1], self.log[0], self.report[0]
 
 
 class ProcessGroup:
-    """A running program with all its descendants.
-
-    Starting it raises OSError when there is no process to be had (out of memory or of process
-    numbers); a program that cannot be executed is reported and ends by itself with status 127.
-    """
+    """A running program with all its descendants. Made by `start`."""
 
     def __init__(
-        self, program: Program, on_line: Callable[[str], None], on_report: Callable[[str], None]
+        self,
+        program: Program,
+        process: Process,
+        pipes: Pipes,
+        on_line: Callable[[str], None],
+        on_report: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._program = program
+        self._process = process
         self._was_killed = False
         self._exited: asyncio.Future[int] = self._loop.create_future()
-        report, self._process = _spawn(program)
-        assert self._process.stdout is not None
-        self._output = LinePipe(os.dup(self._process.stdout.fileno()), on_line)
-        self._process.stdout.close()
+        stdin, log, report = pipes.ours
+        self._stdin: int | None = stdin
+        self._output = LinePipe(log, on_line)
         self._report = LinePipe(report, on_report, REPORT_LINE_BYTES)
         self._watch()
+
+    @classmethod
+    async def start(
+        cls, program: Program, on_line: Callable[[str], None], on_report: Callable[[str], None]
+    ) -> ProcessGroup:
+        """Raises OSError when there is no process to be had (out of memory or of process numbers); a
+        program that cannot be executed is reported and ends by itself with status 127."""
+        pipes = Pipes(os.pipe(), os.pipe(), os.pipe())
+        try:
+            process = await _forked(program, pipes) or _spawn(program, pipes)
+        except BaseException:
+            _close(*pipes.ours)
+            raise
+        finally:
+            _close(*pipes.theirs)
+        return cls(program, process, pipes, on_line, on_report)
 
     @property
     def pid(self) -> int:
@@ -111,8 +169,7 @@ class ProcessGroup:
     def kill(self) -> None:
         """End it, and all its descendants, by force."""
         self._was_killed = True
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._close_stdin()
         if self._program.is_foreign:  # the guard does it; it must live until it has
             self._loop.call_later(GUARD_LIMIT_S, self._send, os.kill, signal.SIGKILL)
         else:
@@ -154,9 +211,13 @@ class ProcessGroup:
         """The first process has ended. What is left of its group goes with it."""
         self._send(os.killpg, signal.SIGKILL)
         status = self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._close_stdin()
         self._exited.set_result(status)
+
+    def _close_stdin(self) -> None:
+        if self._stdin is not None:
+            os.close(self._stdin)
+            self._stdin = None
 
     async def _until_group_is_empty(self) -> None:
         deadline = self._loop.time() + LINGER_S
@@ -182,26 +243,31 @@ def sweep(mark: str, patience_s: float = 0.0) -> int:
     return len(killed)
 
 
-def _spawn(program: Program) -> tuple[int, subprocess.Popen[bytes]]:
-    """Its report, open for reading, and the process."""
-    report, their_report = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", WARDEN, *_arguments(program, their_report)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,  # one pipe, so that lines keep their order
-            pass_fds=(their_report,),
-            start_new_session=True,
-            env=dict(_environment(program, their_report)),
-            bufsize=0,
-        )
-    except BaseException:
-        os.close(report)
-        raise
-    finally:
-        os.close(their_report)
-    return report, process
+async def _forked(program: Program, pipes: Pipes) -> Process | None:
+    if program.parent is None:
+        return None
+    return await program.parent.fork(program.argv, environment_of(program), pipes.theirs)
+
+
+def _spawn(program: Program, pipes: Pipes) -> Process:
+    stdin, log, report = pipes.theirs
+    env = environment_of(program)
+    if not program.is_foreign:
+        env["SWAPPER_REPORT_FD"] = str(report)
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", WARDEN, *_arguments(program, report)],
+        stdin=stdin,
+        stdout=log,
+        stderr=log,
+        pass_fds=(report,),
+        start_new_session=True,
+        env=env,
+    )
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _arguments(program: Program, report_fd: int) -> list[str]:
@@ -212,12 +278,12 @@ def _arguments(program: Program, report_fd: int) -> list[str]:
     return ["guard", str(report_fd), cwd, limit, count, *program.stop_cmd, *program.argv]
 
 
-def _environment(program: Program, report_fd: int) -> Iterator[tuple[str, str]]:
-    yield from ((name, value) for name, value in os.environ.items() if name not in PRIVATE)
-    yield from program.env.items()
-    yield MARK, program.mark
-    if not program.is_foreign:
-        yield "SWAPPER_REPORT_FD", str(report_fd)
+def environment_of(program: Program) -> dict[str, str]:
+    """What is its own comes first, the mark before all: where a forked process has not the room to show
+    all of it, the proxy's is left out."""
+    own = {MARK: program.mark, **{n: value for n, value in program.env.items() if n != MARK}}
+    others = {n: value for n, value in os.environ.items() if n not in PRIVATE and n not in own}
+    return {**own, **others}
 
 
 def _group_exists(pgid: int) -> bool:

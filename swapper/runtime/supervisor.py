@@ -133,7 +133,9 @@ class Supervisor:
 
     async def _run(self) -> int:
         """Spawn it, and stay with it until it is gone."""
-        self._group = ProcessGroup(self._launch.program, self._on_line, self._on_report)
+        self._group = await ProcessGroup.start(self._launch.program, self._on_line, self._on_report)
+        if self._is_stopping:  # it has nothing to finish yet
+            self._group.kill()
         timeout = self._loop.call_later(self._load_timeout_s, self._on_load_timeout)
         probing = self._loop.create_task(self._probe(self._group.pid))
         try:

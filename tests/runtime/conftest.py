@@ -16,6 +16,8 @@ from swapper.runtime.placement.local import LocalPlacement
 from swapper.runtime.placement.own_engines import find_own_engine
 
 HERE = Path(__file__).parent
+FORKABLE = "tests.runtime.forkable"
+PARENT = (sys.executable, "-P", "-m", "backends.serving.parent", FORKABLE)
 PATIENCE_S = 30.0  # the machine may be busy; nothing waits this long when all is well
 
 
@@ -24,6 +26,16 @@ def find_engine(name: str) -> tuple[str, ...] | None:
     if name == "contract":
         return sys.executable, str(HERE / "contract_worker.py")
     return find_own_engine(name)
+
+
+def find_forkable(name: str) -> tuple[str, ...] | None:
+    """`contract` as a module, which the parent below can fork."""
+    return (sys.executable, "-m", FORKABLE) if name == "contract" else find_own_engine(name)
+
+
+def find_contract_parent(name: str) -> tuple[str, ...] | None:
+    """The process that forks `contract`."""
+    return PARENT if name == "contract" else None
 
 
 class Recorder:

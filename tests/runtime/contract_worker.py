@@ -3,12 +3,13 @@
 Options: `progress` (list), `fail` ({kind, reason}), `exit` (status), `say` (list of lines),
 `flood` (bytes of output), `ignore_term`, `stop_s` (how long it takes to end), `never_ready`,
 `fork` (path: a daemonised child writes its number there), `dump` (path: environment and
-descriptors are written there as JSON).
+descriptors are written there as JSON), `hang` (standard input is not watched).
 """
 
 import argparse
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -36,7 +37,8 @@ def main():
     arguments = parser.parse_args()
     with open(arguments.options) as file:
         options = json.load(file)
-    threading.Thread(target=exit_at_end_of_stdin, daemon=True).start()
+    if not options.get("hang"):
+        threading.Thread(target=exit_at_end_of_stdin, daemon=True).start()
     work(arguments.listen.removeprefix("unix:"), options)
 
 
@@ -82,11 +84,13 @@ def dump(options):
         "env": dict(os.environ),
         "fds": sorted(int(n) for n in os.listdir("/proc/self/fd")),
         "options": options,
+        "random": random.random(),
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
         "oom": Path("/proc/self/oom_score_adj").read_text().strip(),
     }
-    with open(options["dump"], "w") as file:
+    with open(options["dump"] + ".new", "w") as file:
         json.dump(seen, file)
+    os.rename(options["dump"] + ".new", options["dump"])
 
 
 def exit_at_end_of_stdin():

@@ -3,7 +3,8 @@
     holder.py FOLDER RUN_DIR [uvloop]
 
 Workers: a command with a daemonised grandchild and a stop command, one that ignores TERM, an own
-worker that keeps the contract, and one that hangs (it does not watch its standard input).
+worker that keeps the contract, and one that hangs (it does not watch its standard input); two such
+that were forked by a parent.
 """
 
 import asyncio
@@ -24,7 +25,9 @@ time.sleep(1000)
 ENGINES = {
     "contract": (sys.executable, str(HERE / "contract_worker.py")),
     "hanging": (sys.executable, "-c", HANGING),
+    "forked": (sys.executable, "-m", "tests.runtime.forkable"),
 }
+PARENT = (sys.executable, "-m", "backends.serving.parent", "tests.runtime.forkable")
 
 
 def specs(folder: Path) -> list[LaunchSpec]:
@@ -36,11 +39,13 @@ def specs(folder: Path) -> list[LaunchSpec]:
         LaunchSpec("stubborn", "command", cmd=(*COMMAND, "--ignore-term")),
         LaunchSpec("contract", "contract"),
         LaunchSpec("hanging", "hanging"),
+        LaunchSpec("forked", "forked"),
+        LaunchSpec("forked and hanging", "forked", options={"hang": True}),
     ]
 
 
 async def main(folder: Path, run_dir: Path) -> None:
-    placement = LocalPlacement(run_dir, find_engine=ENGINES.get)
+    placement = LocalPlacement(run_dir, find_engine=ENGINES.get, find_parent={"forked": PARENT}.get)
     handles = [await started(placement, spec) for spec in specs(folder)]
     print(json.dumps([handle.pid for handle in handles]), flush=True)
     await asyncio.Event().wait()

@@ -45,7 +45,9 @@ async def test_workers_are_gone_soon_after_the_proxy_is_killed(holder, tmp_path)
     pids = [child.pid for child in psutil.Process(holder.pid).children(recursive=True)]
     daemon = number_in(tmp_path / "daemon")
     assert daemon in pids
-    assert len(pids) >= 7  # two guards with a command each, the daemon, two workers of ours
+    assert (
+        len(pids) >= 10
+    )  # two guards with a command each, the daemon, four workers of ours, a parent
     begun = time.monotonic()
     holder.kill()
     await eventually(lambda: not any(map(is_alive, pids)))
@@ -57,6 +59,15 @@ async def test_workers_are_gone_when_the_proxy_is_told_to_end(holder):
     pids = [child.pid for child in psutil.Process(holder.pid).children(recursive=True)]
     holder.send_signal(signal.SIGTERM)
     await eventually(lambda: not any(map(is_alive, pids)))
+
+
+async def test_forked_workers_are_children_of_the_proxy_and_look_like_started_ones(holder, run_dir):
+    [folder] = run_dir.iterdir()
+    children = psutil.Process(holder.pid).children()
+    forked = [c for c in children if "tests.runtime.forkable" in c.cmdline()[1:3]]
+    marks = sorted(child.environ()[MARK] for child in forked)
+    assert marks == [f"{folder}/forked and hanging/", f"{folder}/forked/"]
+    assert all(os.getsid(child.pid) == child.pid for child in forked)
 
 
 async def test_the_next_proxy_removes_what_the_last_one_left(holder, run_dir):

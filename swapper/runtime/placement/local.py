@@ -14,8 +14,9 @@ from pathlib import Path
 from swapper.core.events import Failure
 from swapper.runtime import ports
 from swapper.runtime.endpoint import Endpoint
+from swapper.runtime.parent import Parent
 from swapper.runtime.placement import LaunchSpec, WorkerFacts, WorkerHandle
-from swapper.runtime.placement.own_engines import environment, find_own_engine
+from swapper.runtime.placement.own_engines import environment, find_own_engine, find_parent
 from swapper.runtime.placement.processless import Processless
 from swapper.runtime.placement.urls import BadUrl, endpoint_of
 from swapper.runtime.placement.visible import visible_gpus
@@ -24,6 +25,9 @@ from swapper.runtime.process_group import LEFTOVERS_S, Program, sweep
 from swapper.runtime.readiness import until_ready
 from swapper.runtime.supervisor import Callbacks, Launch, Supervisor
 
+READ_LATE = frozenset(
+    ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
+)  # when CUDA starts, by the worker
 WHERE = "http://127.0.0.1:${port}"  # a command answers, unless its `url` says otherwise
 
 
@@ -40,7 +44,9 @@ class LocalPlacement:
 
     Sockets and option files are kept in a private folder under `runtime_dir`; what a proxy that
     was killed has left there is removed, its processes included. `find_engine` gives the command
-    line that runs an engine of our own, None for one that does not exist. `gpus`: their UUIDs by name.
+    line that runs an engine of our own, None for one that does not exist; `find_parent` that of the
+    process that forks the engine's workers, None for one that is not worth it. `gpus`: their UUIDs by
+    name.
     """
 
     def __init__(
@@ -48,12 +54,15 @@ class LocalPlacement:
         runtime_dir: Path,
         *,
         find_engine: Callable[[str], tuple[str, ...] | None] = find_own_engine,
+        find_parent: Callable[[str], tuple[str, ...] | None] = find_parent,
         gpus: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = PrivateFolder(
             runtime_dir, on_leftover=lambda left: sweep(f"{left}/", LEFTOVERS_S)
         )
         self._find_engine = find_engine
+        self._find_parent = find_parent
+        self._parents: dict[str, Parent] = {}  # by engine
         self._gpus = gpus or {}
         self._numbers = itertools.count(1)
         self._handles: set[Supervisor | Processless] = set()
@@ -83,11 +92,17 @@ class LocalPlacement:
         handle.gone.add_done_callback(lambda _: self._handles.discard(handle))
         return handle
 
+    @property
+    def parents(self) -> dict[str, int]:
+        """The processes that fork workers, by engine, while they are there."""
+        return {engine: p.pid for engine, p in self._parents.items() if p.pid is not None}
+
     async def close(self) -> None:
         """See `Placement`."""
         handles = list(self._handles)
         for handle in handles:
             handle.stop(0.0)
+        await asyncio.gather(*(parent.close() for parent in self._parents.values()))
         if handles:
             await asyncio.wait([handle.gone for handle in handles])
         self._folder.close()
@@ -123,17 +138,38 @@ class LocalPlacement:
         name = f"{next(self._numbers)}-{_file_name(worker_id)}"
         socket = self._folder.path / f"{name}.sock"
         options = self._write_options(name, {**spec.options, **settings, "model": spec.model})
+        parent = self._parent(spec)
+        if parent is not None:
+            parent.enter()
+
+        def release() -> None:
+            socket.unlink(missing_ok=True)
+            if parent is not None:
+                parent.leave()
+
         return Launch(
             model=spec.model,
             program=Program(
                 argv=(*argv, "--listen", f"unix:{socket}", "--options", str(options)),
                 mark=self._mark(worker_id),
                 env={**environment(), **spec.env},
+                parent=parent,
             ),
             endpoint=Endpoint(socket_path=str(socket), upstream_model=spec.upstream_model),
             loaded=lambda: options.unlink(missing_ok=True),
-            release=lambda: socket.unlink(missing_ok=True),
+            release=release,
         )
+
+    def _parent(self, spec: LaunchSpec) -> Parent | None:
+        """Who forks this worker. Libraries that a parent has opened have read their environment."""
+        argv = self._find_parent(spec.engine)
+        if argv is None or not spec.env.keys() <= READ_LATE:
+            return None
+        if spec.engine not in self._parents:
+            mark = self._mark(f"parent of {spec.engine}")  # no worker's: those have a number
+            program = Program(argv=argv, mark=mark, env=environment())
+            self._parents[spec.engine] = Parent(program)
+        return self._parents[spec.engine]
 
     def _write_options(self, name: str, options: Mapping[str, object]) -> Path:
         try:

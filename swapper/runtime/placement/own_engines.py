@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 BACKENDS = Path(__file__).parents[3] / "backends"  # beside the package `swapper`, installed or not
+SLOW_TO_IMPORT = frozenset(("paged",))
 
 
 def find_own_engine(name: str) -> tuple[str, ...] | None:
@@ -16,6 +17,13 @@ def find_own_engine(name: str) -> tuple[str, ...] | None:
     if not (BACKENDS / name / "__main__.py").is_file() and not (BACKENDS / f"{name}.py").is_file():
         return None
     return sys.executable, "-P", "-m", f"backends.{name}"  # -P: whatever lies in the current folder
+
+
+def find_parent(name: str) -> tuple[str, ...] | None:
+    """The command line of the process that forks its workers, for an engine that is slow to import."""
+    if name not in SLOW_TO_IMPORT:
+        return None
+    return sys.executable, "-P", "-m", "backends.serving.parent", f"backends.{name}"
 
 
 def environment() -> dict[str, str]:
