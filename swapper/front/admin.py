@@ -39,6 +39,7 @@ POST /v1/chat/completions     ask one; it is loaded when needed
 GET  /running                 what is loaded, what waits
 GET  /logs?model=NAME&follow=1
 GET  /metrics
+GET  /openapi.json             every route, described
 
 Ollama is running, as far as its clients can tell: its API is served under /api/,
 and Anthropic's under /v1/messages.
