@@ -7,15 +7,16 @@ from dataclasses import replace
 
 from backends.serving.chat import chat_text, continued_text
 from backends.serving.choices import Choice
-from backends.serving.engine import GenerateRequest, Grammar, SamplingParams
+from backends.serving.engine import Engine, GenerateRequest, Grammar, SamplingParams
 from backends.serving.errors import bad_request
 from backends.serving.model import ServedModel
 from backends.serving.openai import ChatReply, CompletionReply
-from backends.serving.prompts import infill_prompts, read_prompts, room
+from backends.serving.prompts import checked_tokens, infill_prompts, read_prompts, room
 from backends.serving.requests import (
     MAX_LOGPROBS,
     ChatRequest,
     CompletionRequest,
+    Generation,
     check,
     check_range,
     sampling,
@@ -50,6 +51,7 @@ async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatRepl
             engine.tokenizer,
             stops(request),
             *_reading(model, toolbox, begun),
+            stop_tokens=_stop_tokens(engine, request),
         )
         for index in range(n)
     ]
@@ -107,6 +109,10 @@ def _reading(
     return reader, {controls[it]: it.encode() for it in dialect.markers if it in controls}
 
 
+def _stop_tokens(engine: Engine, request: Generation) -> frozenset[int]:
+    return frozenset(checked_tokens(engine, request.stop_token_ids or (), "stop_token_ids"))
+
+
 def _wanted_tokens(request: ChatRequest) -> int | None:
     newer, older = request.max_completion_tokens, request.max_tokens
     wanted = older if newer is None else newer
@@ -152,6 +158,7 @@ async def completions(
             ),
             engine.tokenizer,
             stops(request),
+            stop_tokens=_stop_tokens(engine, request),
             generates=wanted != 0,
         )
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(n))

@@ -46,6 +46,7 @@ class Choice:
     stops: Sequence[str] = ()
     reader: AnswerReader | None = None
     shown: Mapping[int, bytes] = field(default_factory=dict)  # control tokens the reader must see
+    stop_tokens: frozenset[int] = frozenset()  # end the answer, and are not a part of it
     generates: bool = True  # false: only the prompt is wanted (max_tokens 0)
     num_tokens: int = 0
     num_cached_tokens: int = 0
@@ -53,6 +54,7 @@ class Choice:
     finish_reason: str | None = None
     _text: TextStream = field(init=False)
     _piece: Callable[[int], bytes] = field(init=False)
+    _met_stop_token: bool = False
     _unsent: list[tuple[Token, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class Choice:
         """One step of the engine, as it changes the answer."""
         self.num_cached_tokens = max(self.num_cached_tokens, progress.num_cached_tokens)
         text = self._take_tokens(progress.tokens) if self.generates else ""
-        reason: str | None = progress.finish_reason
+        reason: str | None = "stop" if self._met_stop_token else progress.finish_reason
         if not self.generates:
             reason = "length"
         elif reason is not None and not self._text.is_stopped:
@@ -92,6 +94,9 @@ class Choice:
         text = ""
         for token in tokens:
             if stream.is_stopped:
+                break
+            if token.id in self.stop_tokens:
+                self._met_stop_token = True
                 break
             if is_scored:
                 self._unsent.append((token, stream.position))

@@ -45,6 +45,7 @@ class Generation(msgspec.Struct, kw_only=True):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
+    stop_token_ids: list[int] | None = None
     response_format: dict[str, Any] | None = None
     # The same wish in the words of llama.cpp, and of vLLM old and new.
     grammar: str | None = None
@@ -58,7 +59,6 @@ class Generation(msgspec.Struct, kw_only=True):
     use_beam_search: Any = None
     length_penalty: Any = None
     min_tokens: Any = None
-    stop_token_ids: Any = None
     allowed_token_ids: Any = None
     bad_words: Any = None
     include_stop_str_in_output: Any = None
@@ -216,7 +216,6 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "length_penalty": (1,),
     "min_tokens": (0,),
-    "stop_token_ids": ([],),
     "allowed_token_ids": ([],),
     "bad_words": ([],),
     "include_stop_str_in_output": (False,),

@@ -94,7 +94,6 @@ def test_other_spellings() -> None:
         ({"logit_bias": [[1, 1]]}, "logit_bias"),
         ({"tools": [1]}, "tools[0]"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
-        ({"stop_token_ids": [3]}, "stop_token_ids"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"min_tokens": 3}, "min_tokens"),

@@ -114,6 +114,22 @@ def test_stop(client: httpx.Client) -> None:
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "one "
 
 
+@pytest.mark.parametrize("fields", [{}, {"logprobs": True}, {"tools": [TOOL]}])
+def test_stop_tokens_end_the_answer_and_are_no_part_of_it(
+    client: httpx.Client, fields: dict[str, Any]
+) -> None:
+    body = talk("one é two", stop_token_ids=[ord("w"), ord("x")], **fields)
+    answer = post(client, CHAT, body)
+    choice = answer["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("one é t", "stop")
+    if choice["logprobs"]:
+        assert len(choice["logprobs"]["content"]) == len("one é t".encode())
+    chunks = stream(client, CHAT, body)
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "one é t"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    refused(client, CHAT, talk("a", stop_token_ids=[10**6]))
+
+
 def test_logprobs(client: httpx.Client) -> None:
     body = talk("é!", logprobs=True, top_logprobs=2)
     content = post(client, CHAT, body)["choices"][0]["logprobs"]["content"]
