@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,6 +16,15 @@ def _logs_as_they_were() -> Iterator[None]:
     """Commands set logs up for their process; here many of them share one."""
     yield
     structlog.reset_defaults()
+
+
+def pytest_sessionfinish() -> None:
+    """What client packages and the browser's driver leave open until the very end is not ours, and what is
+    ours was looked for after each test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(3):
+            gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

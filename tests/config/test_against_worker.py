@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -34,6 +35,8 @@ def test_the_estimate_is_within_15_percent(model: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured on Linux")
 def test_the_estimate_of_a_checkpoint_is_within_20_percent(tmp_path: Path) -> None:
+    if "+cpu" not in metadata.version("torch"):
+        pytest.skip("the estimate is that of torch's builds for CPUs; one for CUDA maps far more")
     (tmp_path / "config.yaml").write_text(
         f"models: {{m: {{engine: paged, path: {DEMO_FOLDER / 'demo-chat'}, devices: []}}}}"
     )

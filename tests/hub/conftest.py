@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -140,6 +141,8 @@ def start_pull(hub: Hub, tmp_path: Path) -> Iterator[Callable[..., subprocess.Po
             [sys.executable, "-m", "swapper", "pull", *arguments],
             cwd=tmp_path, env={**os.environ, **given}, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # In the background of a script the signal is ignored, and so it would be here.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         started.append(process)
         return process
