@@ -92,4 +92,4 @@ async def test_a_worker_that_takes_four_seconds_to_stop_delays_nobody_else(playi
         assert len(seen.meanwhile) > 50
         assert seen.delay_s(0.9) < 2 * 0.020
         assert max(seen.meanwhile) < 2.0  # noise of a busy machine, but no stop of 4 s
-        assert starts() == ["a", "b"]
+        assert sorted(starts()) == ["a", "b"]  # both fit, and load side by side
