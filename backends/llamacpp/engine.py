@@ -19,7 +19,7 @@ from backends.llamacpp.loader import Loaded
 from backends.llamacpp.metrics import render
 from backends.llamacpp.stepper import Answer, Outcome, Stepper
 from backends.llamacpp.vocabulary import Vocabulary
-from backends.serving.compute_thread import ComputeThread, Stream
+from backends.serving.compute_thread import ComputeThread, Streams
 from backends.serving.engine import EngineError, GenerateRequest, ModelInfo, Progress, Tokenizer
 from backends.serving.memory import host_bytes
 
@@ -47,9 +47,9 @@ class LlamaEngine:
         self._stepper = stepper
         self._embedder = embedder
         self._devices = devices
-        self._streams: dict[Answer, Stream] = {}
         self._serials = itertools.count()
         self._thread = ComputeThread("llama", self)
+        self._streams: Streams[Answer] = Streams(self._thread)
 
     # The loop's side
 
@@ -58,23 +58,10 @@ class LlamaEngine:
         if self._stepper is None:
             raise EngineError("unsupported", f"{self.info.name} only makes embeddings")
         self._check(request)
-        stepper, answer, stream = self._stepper, Answer(request, next(self._serials)), Stream()
-        self._streams[answer] = stream
-        self._thread.attach()
-        self._thread.tell(lambda: self._submit(stepper, answer))
-        is_over = False
-        try:
-            while not is_over:
-                progress = await stream.get()
-                is_over = progress.finish_reason is not None
+        answer = Answer(request, next(self._serials))
+        with self._streams.follow(answer, self._stepper) as stream:
+            async for progress in stream:
                 yield progress
-        except EngineError:
-            is_over = True
-            raise
-        finally:
-            self._streams.pop(answer, None)
-            if not is_over:
-                self._thread.tell(lambda: stepper.cancel(answer))
 
     async def embed(self, inputs: Sequence[Sequence[int]], *, cache_scope: str = "") -> Vectors:
         """As the Engine protocol says."""
@@ -139,9 +126,7 @@ class LlamaEngine:
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         for answer, item in outcomes:
-            stream = self._streams.get(answer)
-            if stream is not None:
-                stream.put(item)
+            self._streams.put(answer, item)
 
     # The thread's side
 
@@ -155,12 +140,6 @@ class LlamaEngine:
             self._embedder.step()
             has_worked = True
         return has_worked
-
-    def _submit(self, stepper: Stepper, answer: Answer) -> None:
-        try:
-            stepper.submit(answer)
-        except EngineError as error:
-            self._send([(answer, error)])
 
     def recover(self, error: Exception) -> None:
         """As the Work protocol says."""

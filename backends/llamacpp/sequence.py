@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from backends.serving.sequence import Progression
 
 
 def token_array(tokens: Iterable[int] = ()) -> array[int]:
@@ -27,44 +29,14 @@ def common_prefix(left: array[int], right: array[int], limit: int) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
-    """A prompt with the answer so far.
+class Sequence(Progression):
+    """A request's tokens; those that are computed stand in the KV cells of `slot`."""
 
-    `num_computed` tokens of `tokens` stand in the KV cells of `slot`. The last token is never among
-    them before a step: running it is what yields the next one.
-    """
-
-    serial: int  # order of arrival
-    tokens: array[int]  # prompt, then answer
-    max_tokens: int
-    scope: str = ""
+    tokens: array[int]
     score_prompt: bool = False  # every prompt position's logits are wanted, so nothing is reused
-    num_prompt: int = field(init=False)
-    num_computed: int = 0
-    num_cached: int | None = None  # of the prompt, at first admission
     slot: int | None = None
     waits_for: tuple[Sequence, int] | None = None  # a prefill that will bring so many shared tokens
-
-    def __post_init__(self) -> None:
-        self.num_prompt = len(self.tokens)
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def num_answer(self) -> int:
-        return len(self.tokens) - self.num_prompt
-
-    @property
-    def num_left(self) -> int:
-        """Tokens to run before the next one can be sampled; 1 while decoding."""
-        return len(self.tokens) - self.num_computed
 
     @property
     def is_running(self) -> bool:
         return self.slot is not None
-
-    @property
-    def is_decoding(self) -> bool:
-        return self.num_left == 1

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 
 import torch
 
 from backends.paged.arena import Arena, DeviceMeter
 from backends.paged.metrics import render
 from backends.paged.stepper import Answer, Embedding, Outcome, Pooling, Stepper, Task
-from backends.serving.compute_thread import ComputeThread, Stream
+from backends.serving.compute_thread import ComputeThread, Streams
 from backends.serving.engine import EngineError, GenerateRequest, ModelInfo, Progress, Tokenizer
 from backends.serving.memory import host_bytes
 
@@ -41,12 +42,12 @@ class PagedEngine:
         self._pooling = pooling
         self._meter = meter
         self._most_threads = most_threads
-        self._streams: dict[Task, Stream] = {}
         self._vectors: dict[Task, asyncio.Future[list[float]]] = {}
         self._serials = itertools.count()
         self._asleep = False
         self._work = _Work(stepper, arena, self._deliver)
         self._thread = self._work.thread = ComputeThread("paged", self._work)
+        self._streams: Streams[Answer] = Streams(self._thread)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Progress, None]:
         """As the Engine protocol says."""
@@ -56,21 +57,9 @@ class PagedEngine:
         self._check_tokens(request.prompt)
         self._check_room(len(request.prompt), request.max_tokens)
         answer = Answer.of(request, next(self._serials), self._stepper.ends)
-        stream = self._streams[answer] = Stream()
-        self._submit(answer)
-        is_over = False
-        try:
-            while not is_over:
-                progress = await stream.get()
-                is_over = progress.finish_reason is not None
+        with self._streams.follow(answer, self._stepper) as stream:
+            async for progress in stream:
                 yield progress
-        except EngineError:
-            is_over = True
-            raise
-        finally:
-            self._streams.pop(answer, None)
-            if not is_over:
-                self._thread.tell(lambda: self._stepper.cancel(answer))
 
     async def embed(
         self, inputs: Sequence[Sequence[int]], *, cache_scope: str = ""
@@ -84,16 +73,17 @@ class PagedEngine:
             self._check_tokens(tokens)
             self._check_room(len(tokens), 0)
         tasks = [Embedding.of(t, next(self._serials), cache_scope, pooling) for t in inputs]
+        self._thread.attach()
         loop = asyncio.get_running_loop()
         futures = [self._vectors.setdefault(task, loop.create_future()) for task in tasks]
         for task in tasks:
-            self._submit(task)
+            self._thread.tell(partial(self._stepper.submit, task))
         try:
             return await asyncio.gather(*futures)
         finally:
             for task in tasks:
                 if self._vectors.pop(task, None) is not None:
-                    self._thread.tell(lambda task=task: self._stepper.cancel(task))  # type: ignore[misc]
+                    self._thread.tell(partial(self._stepper.cancel, task))
 
     def set_threads(self, threads: int) -> None:
         """As the Engine protocol says."""
@@ -142,16 +132,11 @@ class PagedEngine:
                 "bad_request", "The input is empty or has tokens the model does not know"
             )
 
-    def _submit(self, task: Task) -> None:
-        self._thread.attach()
-        self._thread.tell(lambda: self._stepper.submit(task))
-
     def _deliver(self, outcomes: list[Outcome]) -> None:
         for task, item in outcomes:
             if isinstance(task, Answer):
-                stream = self._streams.get(task)
-                if stream is not None and not isinstance(item, list):
-                    stream.put(item)
+                if not isinstance(item, list):
+                    self._streams.put(task, item)
                 continue
             future = self._vectors.pop(task, None)
             if future is None or future.done():

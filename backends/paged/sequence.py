@@ -9,6 +9,8 @@ from array import array
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from backends.serving.sequence import Progression
+
 BLOCK_SIZE = 16  # tokens a block
 
 
@@ -18,48 +20,18 @@ def cdiv(amount: int, size: int) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
-    """A prompt with the answer so far.
+class Sequence(Progression):
+    """A request's tokens; those that are computed stand in `blocks`."""
 
-    The first `num_computed` tokens stand in `blocks`. The last token is never among them before a
-    step: running it is what yields the next one.
-    """
-
-    serial: int  # order of arrival
-    tokens: list[int]  # prompt, then answer
-    max_tokens: int
-    scope: str = ""
+    tokens: list[int]
     needs_all_rows: bool = False  # the output of every prompt position is wanted: nothing is reused
-    num_prompt: int = field(init=False)
-    num_computed: int = 0
-    num_cached: int | None = None  # of the prompt, at first admission
     blocks: list[int] = field(default_factory=list)
     seat: int | None = None  # its place among those that run; None: it waits, or is over
     _digests: list[bytes] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.num_prompt = len(self.tokens)
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def num_answer(self) -> int:
-        return len(self.tokens) - self.num_prompt
-
-    @property
-    def num_left(self) -> int:
-        """Tokens to run before the next one can be sampled; 1 while decoding."""
-        return len(self.tokens) - self.num_computed
-
     @property
     def is_running(self) -> bool:
         return self.seat is not None
-
-    @property
-    def is_decoding(self) -> bool:
-        return self.num_left == 1
 
     def blocks_wanted(self, num_tokens: int) -> int:
         """Blocks to add before `num_tokens` of its tokens have room."""

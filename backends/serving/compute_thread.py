@@ -12,13 +12,16 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from backends.serving.engine import EngineError, Progress
 
 Result = TypeVar("Result")
+Answer = TypeVar("Answer")
+Taken = TypeVar("Taken", contravariant=True)
 
 
 class Work(Protocol):
@@ -43,18 +46,25 @@ class Stream:
     def __init__(self) -> None:
         self._items: deque[Progress | EngineError] = deque()
         self._reader: asyncio.Future[None] | None = None
+        self.is_over = False  # the reader has had the last item
 
     def put(self, item: Progress | EngineError) -> None:
         self._items.append(item)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    async def get(self) -> Progress:
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Progress:
         """The next item, when there is one; raises it if it is an error."""
+        if self.is_over:
+            raise StopAsyncIteration
         while not self._items:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         item = self._items.popleft()
+        self.is_over = isinstance(item, EngineError) or item.finish_reason is not None
         if isinstance(item, EngineError):
             raise item
         return item
@@ -136,3 +146,52 @@ class ComputeThread:
                 traceback.print_exc(file=sys.stderr)
                 self._work.recover(error)
         self._work.end()
+
+
+class Takes(Protocol[Taken]):
+    """What computes answers on the thread."""
+
+    def submit(self, answer: Taken, /) -> None:
+        """Take `answer` on; raises EngineError."""
+        ...
+
+    def cancel(self, answer: Taken, /) -> None:
+        """Stop `answer` if it is still under way."""
+        ...
+
+
+class Streams(Generic[Answer]):
+    """Every answer under way, and the stream that its reader follows. The loop's side."""
+
+    def __init__(self, thread: ComputeThread) -> None:
+        self._thread = thread
+        self._streams: dict[Answer, Stream] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @contextmanager
+    def follow(self, answer: Answer, stepper: Takes[Answer]) -> Iterator[Stream]:
+        """Have `answer` computed; whoever leaves the context before its end stops it at once."""
+        stream = self._streams[answer] = Stream()
+        self._thread.attach()
+        self._thread.tell(partial(self._submit, answer, stepper))
+        try:
+            yield stream
+        finally:
+            del self._streams[answer]
+            if not stream.is_over:
+                self._thread.tell(partial(stepper.cancel, answer))
+
+    def put(self, answer: Answer, item: Progress | EngineError) -> None:
+        """Bring `item` to the reader of `answer`, if it is still there."""
+        stream = self._streams.get(answer)
+        if stream is not None:
+            stream.put(item)
+
+    def _submit(self, answer: Answer, stepper: Takes[Answer]) -> None:
+        """On the thread."""
+        try:
+            stepper.submit(answer)
+        except EngineError as error:
+            self._thread.reply(partial(self.put, answer, error))
