@@ -274,6 +274,7 @@ async def test_who_leaves_frees_the_place(
         reader = await client.start("hello", 1900)
         reader.cancel()
         assert len(await client.ask("next", 4)) == 4
+        assert engine._stepper.counters.answer_tokens < 1900
         blocks = engine._stepper.scheduler.blocks
         assert blocks.num_free == blocks.num_blocks
 
