@@ -47,6 +47,11 @@ class Demand:
     _rate_at: float = 0.0
 
     @property
+    def is_wanted(self) -> bool:
+        """Somebody waits for it."""
+        return self.wanted_since is not None or len(self.queue) > 0
+
+    @property
     def waits_since(self) -> float | None:
         """Since when it is in line for a turn; None while nobody waits.
 

@@ -22,7 +22,6 @@ any more serves again; after it, drained workers go and those at rest past their
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from swapper.core import events as ev
 from swapper.core.bookkeeping import enter
@@ -38,7 +37,7 @@ from swapper.core.registry import Bytes, Registry, Variant
 from swapper.core.room import Room
 from swapper.core.sizes import sizes
 from swapper.core.worker import Errand, Worker, WorkerState
-from swapper.core.yielding import end_loans, loans_end_at, yield_room
+from swapper.core.yielding import end_loans, yield_room
 
 PRIORITY_S = 60.0  # of waiting that one more of priority counts for: ahead, but never for ever
 
@@ -59,17 +58,17 @@ class Scheduler:
 
     def next_deadline(self) -> float:
         """When `TimePassed` is due at the latest; infinity when nothing is to happen by itself."""
-        return min(self._deadlines(), default=math.inf)
+        books = self.books
+        due_at = min(self._blocked_until, self._due_at, books.ledger.returns_until)
+        if books.loans:
+            due_at = min(due_at, *books.loans.values())
+        if books.wanted:  # as a rule nobody waits; this is asked for at every event
+            due_at = min(due_at, self._first_queue_deadline())
+        return due_at
 
-    def _deadlines(self) -> Iterable[float]:
-        yield self._blocked_until
-        yield self._due_at
-        yield self.books.ledger.returns_until
-        yield loans_end_at(self.books)
-        for model in self.books.wanted:
-            queue = self.books.demand[model].queue
-            if queue:
-                yield queue.first_deadline
+    def _first_queue_deadline(self) -> float:
+        queues = (self.books.demand[model].queue for model in self.books.wanted)
+        return min((queue.first_deadline for queue in queues if queue), default=math.inf)
 
     def check_integrity(self) -> None:
         """Raise BrokenBooks if two parts of the state disagree. For tests and idle moments."""
@@ -134,7 +133,7 @@ class Scheduler:
 
     def _forget_unwanted(self) -> None:
         demand = self.books.demand
-        for model in [m for m in self.books.wanted if demand[m].waits_since is None]:
+        for model in [m for m in self.books.wanted if not demand[m].is_wanted]:
             del self.books.wanted[model]
             demand[model].room_since = None
             if self.books.lacks_place(model):

@@ -6,7 +6,6 @@ done. Other programs, that ask nobody, get what idle models hold.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from swapper.core.books import Books
@@ -73,11 +72,6 @@ def _send_off(
 
 
 def _may_go(books: Books, worker: Worker, idle_only: bool) -> bool:
-    if worker.model not in books.demand or books.demand[worker.model].spec.pin:
+    if worker.model not in books.demand or books.is_pinned(worker.model):
         return False
     return worker.is_at_rest or (worker.state is WorkerState.READY and not idle_only)
-
-
-def loans_end_at(books: Books) -> float:
-    """When the first loan is over; infinity when nothing is lent."""
-    return min(books.loans.values(), default=math.inf)
