@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,11 +20,26 @@ models:
   echo: {{engine: echo}}
 """
 DEMO = """
-  demo-chat:
-    engine: llamacpp
-    path: {folder}/demo-chat.gguf
-    aliases: [{{name: "demo-chat:precise", set: {{temperature: 0}}}}]
+  {name}:
+    engine: {engine}
+    path: {folder}/{file}
+    aliases: [{{name: "{name}:precise", set: {{temperature: 0}}}}]
 """
+
+
+class Demo(NamedTuple):
+    """The demo model as one engine serves it, and what that needs."""
+
+    name: str
+    engine: str
+    file: str
+    package: str
+
+
+DEMOS = (
+    Demo("demo-chat", "llamacpp", "demo-chat.gguf", "llama_cpp"),
+    Demo("demo-paged", "paged", "demo-chat", "torch"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +54,7 @@ def url(scripted: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> I
     """Where it serves."""
     folder = tmp_path_factory.mktemp("swapper")
     config = folder / "config.yaml"
-    config.write_text(CONFIG.format(key=KEY, port=scripted.port) + _demo())
+    config.write_text(CONFIG.format(key=KEY, port=scripted.port) + demo_models())
     env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
     arguments = ["--config", str(config), "--listen", "127.0.0.1:0"]
     swapper = Swapper(folder / "swapper.log", arguments, env)
@@ -49,16 +65,21 @@ def url(scripted: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> I
             swapper.stop()
 
 
-@pytest.fixture
-def demo() -> str:
-    """The demo model's name; skips where it cannot be served."""
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    return "demo-chat"
+@pytest.fixture(params=DEMOS, ids=lambda demo: demo.engine)
+def demo(request: pytest.FixtureRequest) -> str:
+    """The demo model's name, by one engine after the other; skips where it cannot be served."""
+    demo: Demo = request.param
+    if not _can_serve(demo):
+        pytest.skip(f"{demo.package} is not installed, which the engine {demo.engine} needs")
+    return demo.name
 
 
-def _demo() -> str:
-    return DEMO.format(folder=DEMO_FOLDER) if _has_demo(DEMO_FOLDER) else ""
+def demo_models() -> str:
+    """The configuration of the demo models that can be served here."""
+    served = filter(_can_serve, DEMOS)
+    return "".join(DEMO.format(folder=DEMO_FOLDER, **demo._asdict()) for demo in served)
 
 
-def _has_demo(folder: Path) -> bool:
-    return (folder / "demo-chat.gguf").is_file()
+def _can_serve(demo: Demo) -> bool:
+    is_there = importlib.util.find_spec(demo.package) is not None
+    return is_there and (DEMO_FOLDER / demo.file).exists()

@@ -31,7 +31,7 @@ def api(url: str) -> Iterator[Any]:
 
 def test_a_demo_model_answers_the_same_streamed_or_not(api: Any, demo: str) -> None:
     asked: dict[str, Any] = {
-        "model": "demo-chat:precise",
+        "model": f"{demo}:precise",
         "max_tokens": 64,
         "system": "You are a help.",
         "messages": HELLO,
@@ -41,7 +41,7 @@ def test_a_demo_model_answers_the_same_streamed_or_not(api: Any, demo: str) -> N
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert whole.content[0].text == text == final.content[0].text != ""
-    assert whole.model == "demo-chat:precise"
+    assert whole.model == f"{demo}:precise"
     assert whole.stop_reason == final.stop_reason in ("end_turn", "max_tokens")
     used = whole.usage.input_tokens + whole.usage.cache_read_input_tokens
     counted = api.messages.count_tokens(
@@ -52,7 +52,7 @@ def test_a_demo_model_answers_the_same_streamed_or_not(api: Any, demo: str) -> N
 
 
 def test_an_answer_that_the_client_has_begun(api: Any, demo: str) -> None:
-    asked = {"model": "demo-chat:precise", "max_tokens": 64}
+    asked = {"model": f"{demo}:precise", "max_tokens": 64}
     whole = api.messages.create(messages=HELLO, **asked).content[0].text
     begun = whole[: whole.index(" ", len(whole) // 2)]
     talk = [*HELLO, {"role": "assistant", "content": begun}]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.clients.conftest import _demo
+from tests.clients.conftest import demo_models
 from tests.system.conftest import PATIENCE_S, Swapper, eventually
 
 AGENT = "ollama/0.30.0 (amd64 linux) Go/go1.24.1"
@@ -72,7 +72,7 @@ class CommandLine:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapper]:
     folder = tmp_path_factory.mktemp("open")
     config = folder / "config.yaml"
-    config.write_text("models:\n  echo: {engine: echo, options: {load_s: 0.2}}\n" + _demo())
+    config.write_text("models:\n  echo: {engine: echo, options: {load_s: 0.2}}\n" + demo_models())
     env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
     arguments = ["--config", str(config), "--listen", "127.0.0.1:0"]
     swapper = Swapper(folder / "swapper.log", arguments, env)
