@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from swapper.logs import Stamper
+from swapper.logs import JsonLine
 
 PROGRAM = """
 import structlog
@@ -26,20 +26,20 @@ except ZeroDivisionError:
 
 
 def test_a_stamp_is_the_time_to_the_microsecond() -> None:
-    stamp = Stamper()
+    line = JsonLine()
     for _ in range(3):
         before = datetime.now(UTC)
-        stamped = str(stamp(None, "info", {})["timestamp"])
+        stamped = json.loads(line(None, "info", {}))["timestamp"]
         assert len(stamped) == len("2026-01-01T00:00:00.000000Z")
         moment = datetime.fromisoformat(stamped)
         assert before - timedelta(microseconds=1) <= moment <= datetime.now(UTC)
 
 
 def test_a_second_that_has_passed_is_spelled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = Stamper()
+    line = JsonLine()
     times = iter([1_700_000_000_999_999_999, 1_700_000_001_000_001_000])
     monkeypatch.setattr("swapper.logs.time.time_ns", lambda: next(times))
-    stamps = [stamp(None, "info", {})["timestamp"] for _ in range(2)]
+    stamps = [json.loads(line(None, "info", {}))["timestamp"] for _ in range(2)]
     assert stamps == ["2023-11-14T22:13:20.999999Z", "2023-11-14T22:13:21.000001Z"]
 
 
