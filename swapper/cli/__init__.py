@@ -113,16 +113,50 @@ def list_models(as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="Every model.")
 def stop(model: str | None, every: bool) -> None:
     """Unload MODEL. Answers in flight are finished first."""
-    from urllib.parse import quote
-
     if every == (model is not None):
         raise click.UsageError("name a MODEL, or say --all")
     if model is None:
         Client.from_environment().post("/api/models/unload", {})
         click.echo("every model is unloaded")
     else:
-        Client.from_environment().post(f"/swapper/v1/models/{quote(model, safe='')}/unload", {})
+        _act(model, "unload")
         click.echo(f"{model} is unloaded")
+
+
+@main.command()
+@click.argument("model")
+def sleep(model: str) -> None:
+    """Put MODEL to sleep: it gives its GPU memory back and wakes quickly.
+
+    Answers in flight are finished first. The next request wakes it; the memory goes to whoever asks first.
+    """
+    _act(model, "sleep")
+    click.echo(f"{model} sleeps")
+
+
+@main.command()
+@click.argument("model")
+def pin(model: str) -> None:
+    """Keep MODEL, once it is loaded, from being moved out for others.
+
+    Until `swapper unpin MODEL`, or until swapper starts anew: `pin: true` in the configuration stays.
+    """
+    _act(model, "pin")
+    click.echo(f"{model} is pinned")
+
+
+@main.command()
+@click.argument("model")
+def unpin(model: str) -> None:
+    """Let MODEL be moved out for others, also where the configuration pins it."""
+    _act(model, "unpin")
+    click.echo(f"{model} is not pinned")
+
+
+def _act(model: str, action: str) -> None:
+    from urllib.parse import quote
+
+    Client.from_environment().post(f"/swapper/v1/models/{quote(model, safe='')}/{action}", {})
 
 
 @main.command()

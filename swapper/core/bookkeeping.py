@@ -14,14 +14,14 @@ from swapper.core import events as ev
 from swapper.core import refusals
 from swapper.core.books import Books, budgets
 from swapper.core.demand import Demand
-from swapper.core.departures import send_off, stop
+from swapper.core.departures import put_to_sleep, send_off, spare, stop
 from swapper.core.fitting import fits
 from swapper.core.ledger import BrokenBooks
 from swapper.core.making_room import most_for
 from swapper.core.queue import Waiting
 from swapper.core.registry import Bytes
 from swapper.core.sizes import sizes
-from swapper.core.worker import SERVING_STATES, Worker, WorkerState
+from swapper.core.worker import AWAY_STATES, SERVING_STATES, Worker, WorkerState
 
 OUT_OF_MEMORY_GROWTH = 1.2  # of an estimate that proved too small
 
@@ -52,6 +52,10 @@ def enter(books: Books, event: ev.Event, now: float) -> None:
             _load_requested(books, event, now)
         case ev.UnloadRequested():
             _unload_requested(books, event, now)
+        case ev.SleepRequested():
+            _sleep_requested(books, event, now)
+        case ev.PinChosen():
+            _pin_chosen(books, event)
         case ev.StayChosen():
             _stay_chosen(books, event)
         case ev.MemoryLent(loan, memory, until):
@@ -295,8 +299,9 @@ def _grow_estimate(books: Books, worker: Worker) -> None:
 def _load_requested(books: Books, event: ev.LoadRequested, now: float) -> None:
     demand = books.demand[event.model]
     worker = books.workers.get(event.model)
-    is_away = worker is None or worker.state is WorkerState.SLEEPING
-    if is_away and not books.is_shutting_down:
+    if worker is not None and worker.is_to_sleep:
+        spare(books, worker, "asked for again")
+    if (worker is None or worker.state in AWAY_STATES) and not books.is_shutting_down:
         demand.wanted_since = now
         demand.retry_at = -math.inf  # whoever asks by hand wants it tried
         books.wanted[event.model] = None
@@ -307,6 +312,32 @@ def _unload_requested(books: Books, event: ev.UnloadRequested, now: float) -> No
     worker = books.workers.get(event.model)
     if worker is not None:
         send_off(books, worker, "unloaded on request", now)
+
+
+def _sleep_requested(books: Books, event: ev.SleepRequested, now: float) -> None:
+    worker = books.workers.get(event.model)
+    if worker is not None and worker.state is WorkerState.READY:
+        put_to_sleep(books, worker, "put to sleep on request", now)
+
+
+def _pin_chosen(books: Books, event: ev.PinChosen) -> None:
+    if event.is_pinned == books.is_pinned(event.model):
+        return
+    books.pins[event.model] = event.is_pinned
+    _forget_pins(books)
+    books.is_settled = False  # it may stay for longer, or not so long
+    books.may_be_short = True  # and go for a loan
+    books.note(event.model, "pin" if event.is_pinned else "unpin", "on request")
+
+
+def _forget_pins(books: Books) -> None:
+    """Those of models that are configured no more, and those that only say what the configuration does."""
+    models = books.registry.models
+    books.pins = {
+        name: is_pinned
+        for name, is_pinned in books.pins.items()
+        if name in models and models[name].pin != is_pinned
+    }
 
 
 def _stay_chosen(books: Books, event: ev.StayChosen) -> None:
@@ -331,6 +362,7 @@ def _registry_replaced(books: Books, event: ev.RegistryReplaced, now: float) -> 
         if (worker := books.workers.get(name)) is not None:
             send_off(books, worker, "its configuration changed", now)
     _forget_removed(books)
+    _forget_pins(books)
 
 
 def _forget_measures(books: Books, name: str) -> None:

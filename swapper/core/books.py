@@ -38,6 +38,7 @@ class Books:
         self.memory: dict[tuple[str, str], Bytes] = {}  # measured, by model and variant key
         self.asleep: dict[tuple[str, str], Bytes] = {}  # what they hold asleep, by the same
         self.loans: dict[str, float] = {}  # until when, by loan
+        self.pins: dict[str, bool] = {}  # what was decided by hand, by model
         self.may_be_short = False  # more may be charged than is ours by now
         self.is_shutting_down = False
         self.is_settled = True  # no worker has changed its state or got busy or idle since it was
@@ -81,6 +82,10 @@ class Books:
         variants = self.demand[model].spec.variants
         return [Layout(variant, self.needs(model, variant)) for variant in variants]
 
+    def is_pinned(self, model: str) -> bool:
+        """Whether the model is never moved out for another: by hand, or else by its configuration."""
+        return self.pins.get(model, self.demand[model].spec.pin)
+
     def lacks_place(self, model: str) -> bool:
         """Whether it has no worker, or one that sleeps."""
         worker = self.workers.get(model)
@@ -103,10 +108,12 @@ class Books:
         return worker.idle_since + self.stay_of(worker)
 
     def stay_of(self, worker: Worker) -> float:
-        """How long the worker may be at rest until it is unloaded; infinity with ttl 0."""
-        if worker.stays_s is not None:
-            return worker.stays_s
-        return self.demand[worker.model].spec.ttl_s or math.inf
+        """How long the worker may be at rest until it is unloaded; infinity with ttl 0. What a client
+        chose may not take a pinned model away any sooner."""
+        ttl_s = self.demand[worker.model].spec.ttl_s or math.inf
+        if worker.stays_s is None:
+            return ttl_s
+        return max(ttl_s, worker.stays_s) if self.is_pinned(worker.model) else worker.stays_s
 
     def note(self, model: str, action: str, reason: str) -> None:
         """A line for the decision log."""
@@ -134,6 +141,7 @@ class Books:
         queued = {w.request_id: (m, w) for m, d in self.demand.items() for w in d.queue}
         _check(queued == self.waiting, "queues and the index of waiting requests")
         _check({m for m, _ in queued.values()} <= set(self.wanted), "somebody waits unseen")
+        _check(self.pins.keys() <= self.demand.keys(), "a model is pinned that is not known")
 
 
 def _check(holds: bool, what: str) -> None:

@@ -2,7 +2,7 @@
 
 Who is to go is decided elsewhere: by `making_room`, by an event, or by the clock. One that makes room
 for another sleeps, where it can and where what it holds then is neither missing nor more than there is
-room for; whoever goes for its own sake stops.
+room for; whoever goes for its own sake stops, unless somebody asked for its sleep.
 """
 
 from __future__ import annotations
@@ -15,18 +15,34 @@ from swapper.core.worker import Errand, Worker, WorkerState
 
 
 def send_off(
-    books: Books, worker: Worker, reason: str, now: float, errand: Errand | None = None
+    books: Books,
+    worker: Worker,
+    reason: str,
+    now: float,
+    errand: Errand | None = None,
+    *,
+    is_to_sleep: bool = False,
 ) -> None:
     """Have the worker go, when what it has in flight is done."""
     books.is_settled = False
     if worker.state is WorkerState.STOPPING:
         return
-    worker.errand = errand
+    worker.errand, worker.is_to_sleep = errand, is_to_sleep
     if worker.num_in_flight and worker.state is WorkerState.READY:
         worker.move(WorkerState.DRAINING)
         books.note(worker.model, "drain", f"{reason}; {worker.num_in_flight} in flight")
     elif not worker.num_in_flight:
         _go(books, worker, reason, now)
+
+
+def put_to_sleep(books: Books, worker: Worker, reason: str, now: float) -> None:
+    """Have the worker sleep, when what it has in flight is done; not where it cannot, or where the host
+    has no room for that."""
+    worker.errand = None
+    if _bed(books, worker) is None:
+        books.note(worker.model, "stay", f"{reason}, but it cannot, or the host has no room for it")
+    else:
+        send_off(books, worker, reason, now, is_to_sleep=True)
 
 
 def go_if_done(books: Books, now: float) -> None:
@@ -54,14 +70,23 @@ def spare_needless(books: Books) -> None:
         model = worker.errand.model
         if model not in books.wanted or not books.lacks_place(model):
             worker.errand = None
-            if worker.state is WorkerState.DRAINING:
-                books.note(worker.model, "spare", f"{model} does not need the room")
-                worker.move(WorkerState.READY)
-                books.is_settled = False
+            spare(books, worker, f"{model} does not need the room")
+        elif books.is_pinned(worker.model):
+            worker.errand = None
+            spare(books, worker, "it is pinned")
+
+
+def spare(books: Books, worker: Worker, reason: str) -> None:
+    """Let a worker that drains serve again; one that does not is as it was."""
+    if worker.state is WorkerState.DRAINING:
+        books.note(worker.model, "spare", reason)
+        worker.move(WorkerState.READY)
+        books.is_settled = False
 
 
 def _go(books: Books, worker: Worker, reason: str, now: float) -> None:
-    bed = _bed(books, worker)
+    sleeps = worker.errand is not None or worker.is_to_sleep
+    bed = _bed(books, worker) if sleeps else None
     if bed is None:
         stop(books, worker, reason, now)
         return
@@ -76,10 +101,10 @@ def _go(books: Books, worker: Worker, reason: str, now: float) -> None:
 
 def _bed(books: Books, worker: Worker) -> Bytes | None:
     """What the worker will hold asleep; None if it had better stop."""
-    errand = worker.errand
     may = worker.state in (WorkerState.READY, WorkerState.DRAINING) and worker.can_sleep
-    if errand is None or not may:
+    if not may:
         return None
+    errand = worker.errand or Errand(worker.model, {}, {})
     bed, held = books.holds_asleep(worker), books.ledger.charge_of(worker.id)
     freed = {name: held.get(name, 0) - bed.get(name, 0) for name in errand.missing}
     if any(bed.get(name, 0) and freed[name] < lack for name, lack in errand.missing.items()):

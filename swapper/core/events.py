@@ -144,9 +144,27 @@ class UnloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SleepRequested:
+    """Somebody wants the model's worker asleep. Answers in flight finish; who waits has it woken again.
+    One that cannot sleep, or does not serve, stays as it is."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinChosen:
+    """Somebody decided whether the model is pinned, whatever its configuration says: until they decide
+    otherwise, or the configuration comes to say the same, whose word it is from then on."""
+
+    model: str
+    is_pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StayChosen:
     """A client chose how long the model's worker is to stay idle, in place of the ttl, until it goes:
-    0, no longer than it is busy; infinity, as long as its room is not needed."""
+    0, no longer than it is busy; infinity, as long as its room is not needed. Of a pinned model no less
+    than its ttl."""
 
     model: str
     stays_s: float
@@ -203,6 +221,8 @@ Event: TypeAlias = (
     | DevicesRead
     | LoadRequested
     | UnloadRequested
+    | SleepRequested
+    | PinChosen
     | StayChosen
     | MemoryLent
     | MemoryTakenBack
@@ -302,7 +322,7 @@ class Decided:
     """One line for the decision log: whom, what, why, on which figures."""
 
     model: str
-    action: str  # start, drain, stop, sleep, wake, spare, expire, refuse, fail
+    action: str  # start, drain, stop, sleep, wake, spare, expire, refuse, fail, pin, unpin, stay
     reason: str
 
 

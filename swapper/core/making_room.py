@@ -71,7 +71,7 @@ def _could_go(books: Books, worker: Worker, waiting: Demand, missing: Bytes) -> 
     """Whether the worker holds what is missing and may in time be moved out for it."""
     resident = books.demand[worker.model]
     is_there = worker.state is WorkerState.READY or worker.is_asleep
-    if not is_there or resident is waiting or _stays(resident, waiting):
+    if not is_there or resident is waiting or _stays(books, resident, waiting):
         return False
     holds = books.ledger.charge_of(worker.id)
     return any(holds.get(name, 0) for name in missing)
@@ -82,12 +82,14 @@ def most_for(books: Books, demand: Demand) -> Amount:
     staying = [
         books.ledger.charge_of(w.id)
         for w in books.workers.values()
-        if _stays(books.demand[w.model], demand) and not w.is_leaving
+        if _stays(books, books.demand[w.model], demand) and not w.is_leaving
     ]
     return lambda name: books.ledger.budget(name) - sum(c.get(name, 0) for c in staying)
 
 
-def _stays(resident: Demand, waiting: Demand) -> bool:
+def _stays(books: Books, resident: Demand, waiting: Demand) -> bool:
     """Whether the resident model is never moved out for the waiting one."""
     role, other = resident.spec.role, waiting.spec.role
-    return resident.spec.pin or (role in NEVER_EVICTED_FOR_CHAT and other == "chat")
+    if books.is_pinned(resident.spec.name):
+        return True
+    return role in NEVER_EVICTED_FOR_CHAT and other == "chat"

@@ -45,6 +45,7 @@ MOVES: dict[WorkerState, frozenset[WorkerState]] = {
 }
 SERVING_STATES = frozenset({_S.READY, _S.DRAINING})  # may have requests in flight
 GONE_STATES = frozenset({_S.STOPPED, _S.FAILED})
+AWAY_STATES = frozenset({_S.DRAINING, _S.SLEEPING, _S.STOPPING})  # or soon
 
 
 class IllegalMove(Exception):
@@ -79,6 +80,7 @@ class Worker:
     urgency: int = 0  # the highest key's priority of what it answers, or answered last
     errand: Errand | None = None  # for whom it goes; None: for its own sake
     can_sleep: bool = False
+    is_to_sleep: bool = False  # it goes because somebody asked for that
     is_asleep: bool = False  # SLEEPING, and has given back what it can
     asleep: Bytes = field(default_factory=dict)  # what it holds, or will hold, while SLEEPING
     reserved: Bytes = field(default_factory=dict)  # at its start: the estimate

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from swapper.core.registry import ModelSpec
+from swapper.core.worker import WorkerState
 from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front.answer import Answer
 from swapper.front.cards import Card, context_of
@@ -21,12 +22,13 @@ from swapper.front.keys import holder, visible
 from swapper.front.metrics import CONTENT_TYPE, Page
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
-from swapper.front.refusal import NotFound
+from swapper.front.refusal import Conflict, NotFound
 from swapper.front.state import state
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.log_ring import LogLine
-from swapper.runtime.views import WorkerView
+from swapper.runtime.views import Snapshot, WorkerView
 
+Act: TypeAlias = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 Reload: TypeAlias = Callable[[], Awaitable[object]]
 
 MAX_DECISIONS: Final = 200
@@ -58,6 +60,14 @@ class Admin:
         self._unload_timeout_s = unload_timeout_s
         self._created = int(time.time())
         self._followers: set[asyncio.Task[object]] = set()
+        self.acts: Mapping[str, Act] = {  # on a model, by the last part of their path
+            "load": self.load,
+            "wake": self.load,
+            "unload": self.unload,
+            "sleep": self.sleep,
+            "pin": self.pin,
+            "unpin": self.unpin,
+        }
         self.reload_config: Reload | None = None
         self.cards: Mapping[str, Card] = {}  # of the configured models, by name
 
@@ -157,19 +167,17 @@ class Admin:
         present = {worker.model for worker in snapshot.workers}
         seen = visible(request, present | snapshot.waiting.keys())
         entries = [
-            _running_entry(worker, snapshot.waiting.get(worker.model, 0))
-            for worker in snapshot.workers
-            if worker.model in seen
+            _running_entry(worker, snapshot) for worker in snapshot.workers if worker.model in seen
         ]
         entries += [
-            _waiting_entry(models[model], count)
-            for model, count in snapshot.waiting.items()
+            _waiting_entry(models[model], snapshot)
+            for model in snapshot.waiting
             if model in seen and model in models and model not in present
         ]
         return json_response({"running": entries})
 
     async def load(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        """Begin to load; 202, or 200 when it is loaded already."""
+        """Begin to load, or to wake; 202, or 200 when it is loaded already."""
         model = self._proxy.resolve(name)
         if self._states().get(model) != "ready":
             self._dispatcher.load(model)
@@ -186,6 +194,43 @@ class Admin:
                 retry_after_s=10.0,
             )
         return json_response({"model": model, "state": "stopped"})
+
+    async def sleep(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """Put to sleep once the answers in flight are done; returns when it sleeps. Raises Conflict."""
+        model = self._proxy.resolve(name)
+        self._check_can_sleep(model)
+        state = await self._dispatcher.sleep(model, self._unload_timeout_s)
+        match state:
+            case WorkerState.SLEEPING | WorkerState.WAKING:  # by somebody who waited
+                return json_response({"model": model, "state": state.value})
+            case WorkerState.DRAINING:
+                raise Unavailable(
+                    "timeout",
+                    f"model '{model}' still answers requests; it will sleep after them",
+                    retry_after_s=10.0,
+                )
+        raise Conflict(f"model '{model}' did not go to sleep; `swapper why {model}` tells why")
+
+    def _check_can_sleep(self, model: str) -> None:
+        workers = self._dispatcher.snapshot().workers
+        worker = next((worker for worker in workers if worker.model == model), None)
+        if worker is None or worker.state in ("starting", "stopping"):
+            raise Conflict(f"model '{model}' is not loaded, so it cannot be put to sleep")
+        if not worker.can_sleep:
+            raise Conflict(f"model '{model}' cannot sleep: its worker does not offer it; unload it")
+
+    async def pin(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """Never moved out for another model, until it is unpinned or swapper starts anew."""
+        return self._pin(name, is_pinned=True)
+
+    async def unpin(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """The contrary, whatever the configuration says."""
+        return self._pin(name, is_pinned=False)
+
+    def _pin(self, name: str, *, is_pinned: bool) -> web.StreamResponse:
+        model = self._proxy.resolve(name)
+        self._dispatcher.pin(model, is_pinned)
+        return json_response({"model": model, "pin": is_pinned})
 
     # ------------------------------------------------------------ logs
 
@@ -235,7 +280,7 @@ def _log_line(line: LogLine, model: str | None) -> str:
     return f"{line.text}\n" if model is not None else f"[{line.model}] {line.text}\n"
 
 
-def _running_entry(worker: WorkerView, waiting: int) -> dict[str, object]:
+def _running_entry(worker: WorkerView, snapshot: Snapshot) -> dict[str, object]:
     return {
         "model": worker.model,
         "state": worker.state,
@@ -243,12 +288,13 @@ def _running_entry(worker: WorkerView, waiting: int) -> dict[str, object]:
         "worker": worker.worker_id,
         "pid": worker.pid,
         "in_flight": worker.in_flight,
-        "waiting": waiting,
+        "waiting": snapshot.waiting.get(worker.model, 0),
         "memory": {"estimated": dict(worker.reserved), "measured": dict(worker.measured)},
         "idle_s": _rounded(worker.idle_s),
         "expires_in_s": _rounded(worker.expires_in_s),
         "progress": worker.progress,
         "ttl": worker.ttl_s,
+        "pin": worker.model in snapshot.pinned,
     }
 
 
@@ -256,7 +302,7 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _waiting_entry(spec: ModelSpec, waiting: int) -> dict[str, object]:
+def _waiting_entry(spec: ModelSpec, snapshot: Snapshot) -> dict[str, object]:
     """A model that somebody waits for and that has no worker yet."""
     return {
         "model": spec.name,
@@ -265,10 +311,11 @@ def _waiting_entry(spec: ModelSpec, waiting: int) -> dict[str, object]:
         "worker": None,
         "pid": None,
         "in_flight": 0,
-        "waiting": waiting,
+        "waiting": snapshot.waiting[spec.name],
         "memory": {"estimated": {}, "measured": {}},
         "idle_s": None,
         "expires_in_s": None,
         "progress": 0.0,
         "ttl": spec.ttl_s,
+        "pin": spec.name in snapshot.pinned,
     }

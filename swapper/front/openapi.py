@@ -227,10 +227,20 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
         "get": Route("Who was moved out for whom, and why", errors=(404,), query=("model",))
     },
     "/swapper/v1/reload": {"post": Route("Read the configuration anew", errors=(404,))},
-    "/swapper/v1/models/{model}/load": {
-        "post": Route("Begin to load", answers={200: (JSON,), 202: (JSON,)}, errors=(404,))
+    **{
+        f"/swapper/v1/models/{{model}}/{action}": {
+            "post": Route(told, answers={200: (JSON,), 202: (JSON,)}, errors=(404,))
+        }
+        for action, told in (("load", "Begin to load, or to wake"), ("wake", "The same"))
     },
     "/swapper/v1/models/{model}/unload": {"post": Route("Unload", errors=(404, 503))},
+    "/swapper/v1/models/{model}/sleep": {
+        "post": Route("Put to sleep: its device memory is given back", errors=(404, 409, 503))
+    },
+    "/swapper/v1/models/{model}/pin": {
+        "post": Route("Move it out for no other model", errors=(404,))
+    },
+    "/swapper/v1/models/{model}/unpin": {"post": Route("And again as any", errors=(404,))},
     "/swapper/v1/lease": {
         "post": Route(
             "Memory for another program", Wanted, answers={201: (JSON,)}, errors=(408, 413, 503)

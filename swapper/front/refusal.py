@@ -24,6 +24,10 @@ class NotHere(SwapperError):
     """Other servers do it, this one does not."""
 
 
+class Conflict(SwapperError):
+    """It cannot be done as things stand, and waiting alone will not change that."""
+
+
 class Forbidden(SwapperError):
     """Whoever asks may not, whatever it asks for."""
 
@@ -72,6 +76,7 @@ def refusal_of(error: Exception) -> Refusal:
             | Forbidden()
             | NotFound()
             | WrongMethod()
+            | Conflict()
         ):
             return _fault_of_client(error)
         case Unavailable():
@@ -109,6 +114,8 @@ def _fault_of_client(error: SwapperError) -> Refusal:
         case Unauthorized():
             challenge = (("www-authenticate", "Bearer"),)
             return Refusal(401, message, kind, "invalid_api_key", headers=challenge)
+        case Conflict():
+            return Refusal(409, message, kind, "conflict")
         case Forbidden():
             return Refusal(403, message, kind, "forbidden")
         case WrongMethod(allowed=allowed):

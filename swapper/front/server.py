@@ -285,6 +285,8 @@ class Front:
             _only(request, "POST")
             call = _call(request, key, path, target, path)
             return await self._translator.answer(call, translated)
+        if path.startswith(RESPONSES):
+            return self._translator.kept_response(request, key, path[len(RESPONSES) :])
         if request.method == "POST" and path.startswith("/v1/") and not path.startswith(LIST):
             return await self._proxy.infer(_call(request, key, path, target))
         handler = self._get.get(path)
@@ -307,12 +309,9 @@ class Front:
         if path.startswith(MODELS):
             _only(request, "GET", "HEAD")
             return await self._admin.model(request, unquote(path[len(MODELS) :]))
-        if path.startswith(RESPONSES):
-            return self._translator.kept_response(request, key, path[len(RESPONSES) :])
         name, _, action = path[len(ACTIONS) :].rpartition("/")
-        if path.startswith(ACTIONS) and name and action in ("load", "unload"):
+        if path.startswith(ACTIONS) and name and (act := self._admin.acts.get(action)) is not None:
             _only(request, "POST")
-            act = self._admin.load if action == "load" else self._admin.unload
             return await act(request, unquote(name))
         if path in LEASES:
             _only(request, "POST")

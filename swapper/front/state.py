@@ -23,6 +23,7 @@ def state(
     models = [
         {
             **_model(spec, workers.get(name), snapshot.waiting.get(name, 0)),
+            "pin": name in snapshot.pinned,
             "tokens": tokens.get(name),
         }
         for name, spec in registry.models.items()
@@ -58,7 +59,6 @@ def _model(spec: ModelSpec, worker: WorkerView | None, waiting: int) -> dict[str
         "name": spec.name,
         "aliases": list(spec.aliases),
         "engine": spec.engine,
-        "pin": spec.pin,
         "priority": spec.priority,
         "ttl_s": spec.ttl_s,
         "waiting": waiting,
@@ -72,4 +72,5 @@ def _model(spec: ModelSpec, worker: WorkerView | None, waiting: int) -> dict[str
         "idle_s": worker and worker.idle_s,
         "expires_in_s": worker and worker.expires_in_s,
         "stays_s": worker and worker.stays_s,
+        "can_sleep": worker.can_sleep if worker else False,
     }

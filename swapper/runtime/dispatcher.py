@@ -19,7 +19,7 @@ import structlog
 from swapper.core import events as ev
 from swapper.core.registry import Registry
 from swapper.core.scheduler import Scheduler
-from swapper.core.worker import SERVING_STATES
+from swapper.core.worker import SERVING_STATES, WorkerState
 from swapper.errors import Unavailable
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.history import Decision
@@ -134,6 +134,21 @@ class Dispatcher:
         going = [running for running in self._running.values() if running.model == model]
         self.post(ev.UnloadRequested(model))
         return await self._gone(lambda r: any(r is one for one in going), timeout_s)
+
+    async def sleep(self, model: str, timeout_s: float) -> WorkerState | None:
+        """Put the model's worker to sleep once its answers in flight are done; returns its state as soon as
+        it sleeps, or does not go to, or that took longer; None: it has no worker."""
+        self.post(ev.SleepRequested(model))
+        deadline, workers = self.clock() + timeout_s, self._scheduler.books.workers
+        while (worker := workers.get(model)) is not None and worker.is_to_sleep:
+            left = deadline - self.clock()
+            if not worker.is_leaving or left <= 0 or not await self.changed(left):
+                break
+        return None if worker is None else worker.state
+
+    def pin(self, model: str, is_pinned: bool) -> None:
+        """Have the model moved out for no other, or again as any."""
+        self.post(ev.PinChosen(model, is_pinned))
 
     def keep(self, model: str, stays_s: float) -> None:
         """Have the model's worker, if it has one, stay idle so long and no longer until it goes."""

@@ -30,6 +30,7 @@ class WorkerView:
     expires_in_s: float | None
     ttl_s: float
     stays_s: float | None = None  # idle time before unload, as configured or chosen; None: no end
+    can_sleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,21 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All workers, how many requests wait for each model that somebody waits for, and the devices."""
+    """All workers, how many requests wait for each model that somebody waits for, the devices, and the
+    models that are pinned, by their configuration or by hand."""
 
     workers: tuple[WorkerView, ...]
     waiting: Mapping[str, int]
     devices: tuple[DeviceView, ...] = ()
+    pinned: frozenset[str] = frozenset()
 
 
 def snapshot(books: Books, running: Mapping[ev.WorkerId, Running], now: float) -> Snapshot:
     """What the books say, and what is known of its workers' processes."""
     waiting = {model: len(d.queue) for model, d in books.demand.items() if d.queue}
     views = (_view(books, model, running, now) for model in books.workers)
-    return Snapshot(tuple(views), waiting, tuple(_devices(books)))
+    pinned = frozenset(model for model in books.registry.models if books.is_pinned(model))
+    return Snapshot(tuple(views), waiting, tuple(_devices(books)), pinned)
 
 
 def _devices(books: Books) -> Iterator[DeviceView]:
@@ -85,6 +89,7 @@ def _view(
         expires_in_s=None if expires_at == float("inf") else expires_at - now,
         ttl_s=spec.ttl_s,
         stays_s=None if stays_s == float("inf") else stays_s,
+        can_sleep=worker.can_sleep,
     )
 
 

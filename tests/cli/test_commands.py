@@ -109,6 +109,17 @@ def test_stop(counterpart: Any, swapper: Swapper) -> None:
     assert headers["authorization"] == "Bearer secret"
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("sleep", "sleeps"), ("pin", "is pinned"), ("unpin", "is not pinned")],
+)
+def test_sleep_and_pin(counterpart: Any, swapper: Swapper, command: str, said: str) -> None:
+    counterpart.say(f"/swapper/v1/models/org%2Fm/{command}", {"model": "org/m"})
+    result = swapper(command, "org/m", url=counterpart.url)
+    assert (result.exit_code, result.output) == (0, f"org/m {said}\n")
+    assert [method for method, *_ in counterpart.requests] == ["POST"]
+
+
 def test_an_error_is_the_servers_own_sentence(counterpart: Any, swapper: Swapper) -> None:
     message = "model 'x' is not configured; did you mean 'y'?"
     counterpart.say_error("/swapper/v1/models/x/unload", message, 404)

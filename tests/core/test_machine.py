@@ -46,10 +46,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.stopping: list[str] = []
         self.dozing: list[str] = []  # told to sleep or to wake
         self.asleep: set[str] = set()
+        self.pinned: set[str] = {"a"} if pinned else set()
 
     def tell(self, event):
-        for command in self.scheduler.handle(event, self.now):
+        commands = self.scheduler.handle(event, self.now)
+        for command in commands:
             self.obey(command)
+        self.check_pins(commands)
         for worker in self.scheduler.books.workers.values():
             if worker.state is WorkerState.READY:
                 self.draining.discard(worker.id)
@@ -97,6 +100,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             case ev.Reject(request_id):
                 assert request_id in self.waiting, "refused what does not wait"
                 del self.waiting[request_id]
+
+    def check_pins(self, commands):
+        """Nobody who is pinned goes for another: whoever does goes with that other's name for a reason."""
+        told = [c for c in commands if isinstance(c, ev.Decided)]
+        goes = [c for c in told if c.action in ("drain", "sleep", "stop")]
+        moved = {c.model for c in goes if " needs " in c.reason}
+        assert not moved & self.pinned, "a pinned model was moved out"
+        books = self.scheduler.books
+        assert {name for name in NAMES if books.is_pinned(name)} == self.pinned
 
     def check_budget(self):
         """By the books of the scheduler, which at rest are our own; those asleep keep what they said."""
@@ -183,6 +195,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def unload(self, name):
         self.tell(ev.UnloadRequested(name))
+
+    @rule(name=st.sampled_from(NAMES))
+    def sleep(self, name):
+        self.tell(ev.SleepRequested(name))
+
+    @rule(name=st.sampled_from(NAMES), is_pinned=st.booleans())
+    def pin(self, name, is_pinned):
+        self.pinned = self.pinned - {name} | ({name} if is_pinned else set())
+        self.tell(ev.PinChosen(name, is_pinned))
 
     @rule(name=st.sampled_from(NAMES), stays_s=st.sampled_from([0.0, 3.0, math.inf]))
     def keep(self, name, stays_s):

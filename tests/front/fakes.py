@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from swapper.core.registry import ModelSpec, Registry
+from swapper.core.worker import WorkerState
 from swapper.errors import Unavailable
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.log_ring import LogRing
@@ -59,6 +60,8 @@ class FakeDispatcher:
         self.unloads: list[str] = []
         self.can_unload = True
         self.stays: list[tuple[str, float]] = []
+        self.pins: list[tuple[str, bool]] = []
+        self.state_after_sleep: WorkerState | None = WorkerState.SLEEPING
         self.measured: dict[str, Endpoint] = {}  # workers whose metrics are asked for
 
     @contextlib.asynccontextmanager
@@ -124,6 +127,12 @@ class FakeDispatcher:
     async def unload(self, model: str, timeout_s: float) -> bool:
         self.unloads.append(model)
         return self.can_unload
+
+    async def sleep(self, model: str, timeout_s: float) -> WorkerState | None:
+        return self.state_after_sleep
+
+    def pin(self, model: str, is_pinned: bool) -> None:
+        self.pins.append((model, is_pinned))
 
     def keep(self, model: str, stays_s: float) -> None:
         self.stays.append((model, stays_s))

@@ -30,6 +30,7 @@ CHAT = {"model": "m", "messages": []}
         ("POST", "/api/chat", INFERENCE),
         ("GET", "/upstream/m/props", INFERENCE),
         ("POST", "/swapper/v1/models/m/unload", ADMIN),
+        ("POST", "/swapper/v1/models/m/pin", ADMIN),
         ("GET", "/swapper/v1/decisions", ADMIN),
         ("GET", "/logs", ADMIN),
         ("GET", "/logs/stream", ADMIN),

@@ -11,12 +11,13 @@ import pytest
 from swapper.config import Card
 from swapper.config.listen import Listen
 from swapper.core.registry import ModelSpec, Variant
+from swapper.core.worker import WorkerState
 from swapper.errors import RefusalKind, Unavailable
 from swapper.front.cards import context_of
 from swapper.front.keys import ApiKey
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.placement import WorkerFacts
-from swapper.runtime.views import DeviceView, Snapshot
+from swapper.runtime.views import DeviceView, Snapshot, WorkerView
 from tests.front.conftest import House
 from tests.front.fakes import EVENTS_HEAD, LAST_CHUNK, PATIENCE_S, Peer, chunk, http, view
 
@@ -91,6 +92,7 @@ async def test_running_shows_workers_and_who_waits(house: House) -> None:
         "expires_in_s": 600.0,
         "progress": 1.0,
         "ttl": 600.0,
+        "pin": False,
     }
     assert (other["model"], other["state"], other["waiting"]) == ("org/model:7b", "waiting", 1)
     assert set(other) == set(tiny)
@@ -111,6 +113,38 @@ async def test_load_and_unload(house: House) -> None:
     assert (await house.post("/swapper/v1/models/nobody/load", b"")).status == 404
 
 
+async def test_pin_and_unpin(house: House) -> None:
+    got = await house.post("/swapper/v1/models/gpt-4o-mini/pin", b"")
+    assert (got.status, got.json) == (200, {"model": "tiny", "pin": True})
+    got = await house.post("/swapper/v1/models/org/model:7b/unpin", b"")
+    assert (got.status, got.json) == (200, {"model": "org/model:7b", "pin": False})
+    assert house.dispatcher.pins == [("tiny", True), ("org/model:7b", False)]
+
+
+@pytest.mark.parametrize(
+    ("worker", "after", "status"),
+    [
+        (view("tiny", can_sleep=True), WorkerState.SLEEPING, 200),
+        (view("tiny", can_sleep=True), WorkerState.WAKING, 200),
+        (view("tiny", "sleeping", can_sleep=True), WorkerState.SLEEPING, 200),
+        (view("tiny", can_sleep=True), WorkerState.DRAINING, 503),
+        (view("tiny", can_sleep=True), WorkerState.READY, 409),
+        (view("tiny", can_sleep=True), WorkerState.STOPPING, 409),
+        (view("tiny", can_sleep=True), None, 409),
+        (view("tiny", "starting"), WorkerState.SLEEPING, 409),
+        (view("tiny"), WorkerState.SLEEPING, 409),
+        (view("org/model:7b", can_sleep=True), WorkerState.SLEEPING, 409),
+    ],
+)
+async def test_sleep(house: House, worker: WorkerView, after: WorkerState, status: int) -> None:
+    house.dispatcher.view = Snapshot((worker,), {})
+    house.dispatcher.state_after_sleep = after
+    got = await house.post("/swapper/v1/models/tiny/sleep", b"")
+    assert got.status == status
+    assert status != 200 or got.json == {"model": "tiny", "state": after.value}
+    assert status != 409 or got.error["code"] == "conflict"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -125,6 +159,7 @@ async def test_load_and_unload(house: House) -> None:
         ("POST", "/v1/models/tiny", 405),
         ("POST", "/health", 405),
         ("GET", "/swapper/v1/models/tiny/unload", 405),
+        ("GET", "/swapper/v1/models/tiny/pin", 405),
     ],
 )
 async def test_wrong_paths_and_methods(house: House, method: str, path: str, status: int) -> None:
