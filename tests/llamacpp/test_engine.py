@@ -11,6 +11,7 @@ import pytest
 
 from backends.serving import constraint
 from backends.serving.engine import EngineError, Grammar, Token
+from tests.serving.engine_client import EngineClient
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen. "
 PROMPTS = [
@@ -39,11 +40,11 @@ def model(request, tiny, tiny_q8):
     return (tiny if kind == "f32" else tiny_q8), near
 
 
-async def alone(open_engine, client_of, path, prompts, count=24) -> list[list[Token]]:
+async def alone(open_engine, path, prompts, count=24) -> list[list[Token]]:
     """Each prompt by itself, in one chunk, nothing reused; with the runners-up of every token."""
     answers = []
     async with open_engine(path, parallel=1) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         for n, prompt in enumerate(prompts):
             steps = await client.progress(prompt, count, scope=str(n), logprobs=8)
             answers.append([token for step in steps for token in step.tokens])
@@ -72,30 +73,28 @@ def assert_same(answers: list[list[int]], expected: list[list[Token]], near: flo
         {"parallel": 8, "context": 300, "kv_tokens": 512},
     ],
 )
-async def test_greedy_answers_do_not_depend_on_company(
-    open_engine, client_of, model, options
-) -> None:
+async def test_greedy_answers_do_not_depend_on_company(open_engine, model, options) -> None:
     path, near = model
-    expected = await alone(open_engine, client_of, path, PROMPTS)
+    expected = await alone(open_engine, path, PROMPTS)
     async with open_engine(path, **options) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         assert_same(await client.ask_all(PROMPTS, 24), expected, near)
         assert_same(await client.ask_all(PROMPTS, 24), expected, near)  # with cached beginnings
         assert metric(engine, "prompt_tokens_cached_total") > 0
 
 
-async def test_preempted_sequences_answer_the_same(open_engine, client_of, tiny) -> None:
+async def test_preempted_sequences_answer_the_same(open_engine, tiny) -> None:
     prompts = [f"{n} " + TEXT for n in range(4)]
-    expected = await alone(open_engine, client_of, tiny, prompts, 120)
+    expected = await alone(open_engine, tiny, prompts, 120)
     async with open_engine(tiny, parallel=4, context=256, kv_tokens=512) as engine:
-        assert_same(await client_of(engine).ask_all(prompts, 120), expected, 0.01)
+        assert_same(await EngineClient(engine).ask_all(prompts, 120), expected, 0.01)
         assert metric(engine, "preemptions_total") > 0
 
 
-async def test_a_recurrent_model(open_engine, client_of, tiny_recurrent) -> None:
-    expected = await alone(open_engine, client_of, tiny_recurrent, PROMPTS)
+async def test_a_recurrent_model(open_engine, tiny_recurrent) -> None:
+    expected = await alone(open_engine, tiny_recurrent, PROMPTS)
     async with open_engine(tiny_recurrent, parallel=4) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         answers = await client.ask_all(PROMPTS, 24)
         assert_same(answers, expected, 0.01)
         assert_same(await client.ask_all(PROMPTS, 24), expected, 0.01)
@@ -106,25 +105,25 @@ async def test_a_recurrent_model(open_engine, client_of, tiny_recurrent) -> None
         assert [step.tokens[0].id for step in follow_up] == [step.tokens[0].id for step in anew]
 
 
-async def test_a_request_as_large_as_the_pool(open_engine, client_of, tiny) -> None:
+async def test_a_request_as_large_as_the_pool(open_engine, tiny) -> None:
     async with open_engine(tiny, parallel=4, context=512) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         prompt = client.encode(TEXT * 5)[:300]
         answers = await asyncio.gather(client.ask(prompt, 212), client.ask("y" * 100, 50))
         assert [len(answer) for answer in answers] == [212, 50]
 
 
-async def test_steps_carry_several_sequences(open_engine, client_of, tiny) -> None:
+async def test_steps_carry_several_sequences(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        await client_of(engine).ask_all([f"{n}" for n in range(8)], 200)
+        await EngineClient(engine).ask_all([f"{n}" for n in range(8)], 200)
         assert metric(engine, "n_decode_total") < 8 * 200 / 3
 
 
-async def test_simultaneous_prompts_share_their_beginning(open_engine, client_of, tiny) -> None:
+async def test_simultaneous_prompts_share_their_beginning(open_engine, tiny) -> None:
     common = TEXT * 9
     prompts = [common + f"{n} and more" for n in range(8)]
     async with open_engine(tiny, batch=64) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         steps = await asyncio.gather(*(client.progress(prompt, 4) for prompt in prompts))
         length = len(client.encode(common))
         total = sum(len(client.encode(prompt)) for prompt in prompts)
@@ -133,9 +132,9 @@ async def test_simultaneous_prompts_share_their_beginning(open_engine, client_of
         assert metric(engine, "prompt_tokens_total") == total - 7 * length
 
 
-async def test_nothing_is_shared_across_scopes(open_engine, client_of, tiny) -> None:
+async def test_nothing_is_shared_across_scopes(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         first = await client.progress(TEXT, 4, scope="a")
         other = await client.progress(TEXT, 4, scope="b")
         again = await client.progress(TEXT, 4, scope="a")
@@ -143,10 +142,10 @@ async def test_nothing_is_shared_across_scopes(open_engine, client_of, tiny) -> 
         assert again[0].num_cached_tokens == len(client.encode(TEXT)) - 1
 
 
-async def test_a_seed_repeats_in_any_company(open_engine, client_of, tiny) -> None:
+async def test_a_seed_repeats_in_any_company(open_engine, tiny) -> None:
     params = {"temperature": 1.0, "top_p": 0.95, "seed": 7}
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         expected = await client.ask(TEXT, 30, **params)
         others = [client.ask(f"{n}" + TEXT, 40, temperature=1.0, seed=n) for n in range(5)]
         together = await asyncio.gather(client.ask(TEXT, 30, **params), *others)
@@ -156,9 +155,9 @@ async def test_a_seed_repeats_in_any_company(open_engine, client_of, tiny) -> No
         assert await client.ask(TEXT, 30, **unseeded) != await client.ask(TEXT, 30, **unseeded)
 
 
-async def test_leaving_stops_the_sequence(open_engine, client_of, tiny) -> None:
+async def test_leaving_stops_the_sequence(open_engine, tiny) -> None:
     async with open_engine(tiny, parallel=1) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         steps = engine.generate(client.request(TEXT, 1500))
         async with contextlib.aclosing(steps):
             async for _ in steps:
@@ -168,9 +167,9 @@ async def test_leaving_stops_the_sequence(open_engine, client_of, tiny) -> None:
         assert metric(engine, "tokens_predicted_total") < 1500
 
 
-async def test_cancelling_the_reader_stops_the_sequence(open_engine, client_of, tiny) -> None:
+async def test_cancelling_the_reader_stops_the_sequence(open_engine, tiny) -> None:
     async with open_engine(tiny, parallel=1) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         reader = await client.start(TEXT, 1500)
         waiting = asyncio.create_task(client.ask("never admitted", 1500))
         for task in (reader, waiting):
@@ -179,9 +178,9 @@ async def test_cancelling_the_reader_stops_the_sequence(open_engine, client_of, 
         assert metric(engine, "requests_deferred") == 0
 
 
-async def test_what_was_computed_for_one_who_left_is_kept(open_engine, client_of, tiny) -> None:
+async def test_what_was_computed_for_one_who_left_is_kept(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         steps = engine.generate(client.request(TEXT, 1500))
         async with contextlib.aclosing(steps):
             async for _ in steps:
@@ -190,9 +189,9 @@ async def test_what_was_computed_for_one_who_left_is_kept(open_engine, client_of
         assert again[0].num_cached_tokens == len(client.encode(TEXT)) - 1
 
 
-async def test_logprobs(open_engine, client_of, tiny) -> None:
+async def test_logprobs(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         plain = await client.ask(TEXT, 8)
         steps = await client.progress(TEXT, 8, logprobs=engine.info.vocab_size)
         tokens = [token for step in steps for token in step.tokens]
@@ -204,9 +203,9 @@ async def test_logprobs(open_engine, client_of, tiny) -> None:
             )
 
 
-async def test_prompt_logprobs(open_engine, client_of, tiny) -> None:
+async def test_prompt_logprobs(open_engine, tiny) -> None:
     async with open_engine(tiny, parallel=2) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         prompt = client.encode(TEXT)
         await client.ask(prompt, 4)
         both = await asyncio.gather(
@@ -224,9 +223,9 @@ async def test_prompt_logprobs(open_engine, client_of, tiny) -> None:
             assert scores[position].top[0][1] == pytest.approx(top[0][1], abs=0.02)
 
 
-async def test_the_end_token_ends_and_is_not_told(open_engine, client_of, tiny) -> None:
+async def test_the_end_token_ends_and_is_not_told(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         (end,) = client.encode("<|im_end|>")
         steps = await client.progress("hello", 50, ignore_eos=False, logit_bias={end: 100.0})
         assert (steps[-1].finish_reason, steps[-1].tokens) == ("stop", ())
@@ -240,9 +239,9 @@ def pairs(engine) -> Grammar:
     return vocabulary.compile(r"start: /\{[a-z]+:[0-9]{3}\}/")
 
 
-async def test_a_grammar_is_followed_and_ends_the_answer(open_engine, client_of, tiny) -> None:
+async def test_a_grammar_is_followed_and_ends_the_answer(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        client, grammar = client_of(engine), pairs(engine)
+        client, grammar = EngineClient(engine), pairs(engine)
         for params in (
             {},
             {"temperature": 1.0, "seed": 3},
@@ -259,7 +258,7 @@ async def test_a_grammar_is_followed_and_ends_the_answer(open_engine, client_of,
                 assert re.fullmatch(r"\{[a-z]+(:[0-9]*)?", text)
 
 
-async def test_a_grammar_that_fails_ends_its_own_answer_only(open_engine, client_of, tiny) -> None:
+async def test_a_grammar_that_fails_ends_its_own_answer_only(open_engine, tiny) -> None:
     class Failing:
         def start(self) -> Failing:
             return self
@@ -268,7 +267,7 @@ async def test_a_grammar_that_fails_ends_its_own_answer_only(open_engine, client
             raise EngineError("bad_request", "too complex")
 
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         other = asyncio.create_task(client.ask("hello", 40))
         with pytest.raises(EngineError) as caught:
             await client.ask("hello", 4, grammar=Failing())
@@ -285,33 +284,31 @@ async def test_a_grammar_that_fails_ends_its_own_answer_only(open_engine, client
         ([1] * 100, 200, "context_length_exceeded"),
     ],
 )
-async def test_what_can_never_be_served(open_engine, client_of, tiny, prompt, count, kind) -> None:
+async def test_what_can_never_be_served(open_engine, tiny, prompt, count, kind) -> None:
     async with open_engine(tiny, context=256) as engine:
         with pytest.raises(EngineError) as caught:
-            await client_of(engine).ask(prompt, count)
+            await EngineClient(engine).ask(prompt, count)
         assert caught.value.kind == kind
 
 
-async def test_no_answer_wanted(open_engine, client_of, tiny) -> None:
+async def test_no_answer_wanted(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        steps = await client_of(engine).progress(TEXT, 0, prompt_logprobs=True)
+        steps = await EngineClient(engine).progress(TEXT, 0, prompt_logprobs=True)
         assert [(step.tokens, step.finish_reason) for step in steps] == [((), "length")]
         assert steps[0].prompt_logprobs is not None
 
 
-async def test_close_ends_what_still_runs(open_engine, client_of, tiny) -> None:
+async def test_close_ends_what_still_runs(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        running = await client_of(engine).start(TEXT, 1500)
+        running = await EngineClient(engine).start(TEXT, 1500)
     with pytest.raises(EngineError) as caught:
         await running
     assert caught.value.kind == "unavailable"
 
 
-async def test_a_step_that_fails_takes_nobody_else_along(
-    open_engine, client_of, tiny, capsys
-) -> None:
+async def test_a_step_that_fails_takes_nobody_else_along(open_engine, tiny, capsys) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         expected = await client.ask(TEXT, 8)
         decode = engine._context.decode
         engine._context.decode = lambda: -3
@@ -322,21 +319,21 @@ async def test_a_step_that_fails_takes_nobody_else_along(
         assert await client.ask(TEXT, 8) == expected
 
 
-async def test_an_engine_that_always_fails_gives_up(open_engine, client_of, tiny, capsys) -> None:
+async def test_an_engine_that_always_fails_gives_up(open_engine, tiny, capsys) -> None:
     kinds = []
     async with open_engine(tiny) as engine:
         engine._context.decode = lambda: -3
         for _ in range(3):
             with pytest.raises(EngineError) as caught:
-                await client_of(engine).ask(TEXT, 8)
+                await EngineClient(engine).ask(TEXT, 8)
             kinds.append(caught.value.kind)
     assert kinds == ["unavailable", "unavailable", "crashed"]
 
 
-async def test_a_pool_that_is_short_after_all(open_engine, client_of, tiny) -> None:
+async def test_a_pool_that_is_short_after_all(open_engine, tiny) -> None:
     """llama_decode says 1 although the books had room: cache goes, then the youngest."""
     async with open_engine(tiny, parallel=4) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         expected = await client.ask_all(PROMPTS[:4], 16)
         decode, verdicts = engine._context.decode, [1, 0, 1, 1]
         running = engine._stepper.scheduler.running
@@ -351,9 +348,9 @@ async def test_a_pool_that_is_short_after_all(open_engine, client_of, tiny) -> N
         assert verdicts == []
 
 
-async def test_threads_change_while_running(open_engine, client_of, tiny) -> None:
+async def test_threads_change_while_running(open_engine, tiny) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         expected = await client.ask(TEXT, 40)
         running = asyncio.create_task(client.ask(TEXT, 40))
         engine.set_threads(2)
@@ -386,9 +383,9 @@ async def test_tokenizer(open_engine, tiny) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
-async def test_embeddings_beside_answers(open_engine, client_of, tiny, pooling) -> None:
+async def test_embeddings_beside_answers(open_engine, tiny, pooling) -> None:
     async with open_engine(tiny, pooling=pooling, context=512) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         assert "embeddings" in engine.info.capabilities
         inputs = [client.encode(text) for text in (TEXT, "hello", TEXT * 3, TEXT * 5)]
         running = asyncio.create_task(client.ask(TEXT, 40))
@@ -401,9 +398,9 @@ async def test_embeddings_beside_answers(open_engine, client_of, tiny, pooling) 
             assert left == pytest.approx(right, abs=1e-3)
 
 
-async def test_an_embedding_model(open_engine, client_of, tiny_embedder) -> None:
+async def test_an_embedding_model(open_engine, tiny_embedder) -> None:
     async with open_engine(tiny_embedder) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         assert engine.info.capabilities == {"embeddings"}
         assert len(await engine.embed([client.encode("hello"), client.encode("world")])) == 2
         assert await engine.embed([]) == []

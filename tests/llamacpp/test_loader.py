@@ -14,6 +14,7 @@ from backends.llamacpp import failures, loader
 from backends.llamacpp.options import parse
 from backends.llamacpp.start import load
 from backends.serving.engine import EngineError
+from tests.serving.engine_client import EngineClient
 
 
 def failure(path: Path | str, **options) -> EngineError:
@@ -150,12 +151,12 @@ def split(source: Path, folder: Path) -> list[Path]:
     return names
 
 
-async def test_a_split_model_by_its_first_part(tmp_path, tiny, open_engine, client_of) -> None:
+async def test_a_split_model_by_its_first_part(tmp_path, tiny, open_engine) -> None:
     first, second = split(tiny, tmp_path)
     async with open_engine(tiny) as engine:
-        expected = await client_of(engine).ask("hello")
+        expected = await EngineClient(engine).ask("hello")
     async with open_engine(first) as engine:
-        assert await client_of(engine).ask("hello") == expected
+        assert await EngineClient(engine).ask("hello") == expected
     error = failure(second)
     assert error.kind == "bad_options"
     assert first.name in error.reason

@@ -13,9 +13,9 @@ import torch
 
 from backends.serving.engine import CanSleep, EngineError
 from tests.paged.checkpoints import write_checkpoint
+from tests.serving.engine_client import EngineClient
 
 OpenEngine = Callable[..., Any]
-ClientOf = Callable[[Any], Any]
 
 PREFIX = "the quick brown fox jumps over the lazy dog and then it thinks about that for a while. "
 PROMPTS = [
@@ -32,14 +32,13 @@ PROMPTS = [
 @pytest.fixture(scope="module")
 def expected(tiny: Path) -> list[list[int]]:
     from backends.paged.start import load
-    from tests.paged.conftest import Client
 
     async def run() -> list[list[int]]:
         answers = []
         for prompt in PROMPTS:
             options = {"path": str(tiny), "threads": 1, "parallel": 1, "batch": 4096, "devices": []}
             engine = load(options, lambda share: None)
-            answers.append(await Client(engine).ask(prompt, 24))
+            answers.append(await EngineClient(engine).ask(prompt, 24))
             await engine.close()
         return answers
 
@@ -54,17 +53,15 @@ async def test_answers_differ(expected: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("batch", [8, 13, 64, 4096])
 async def test_any_chunk_size_and_any_neighbours(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any, batch: int
+    tiny: Path, open_engine: OpenEngine, expected: Any, batch: int
 ) -> None:
     async with open_engine(tiny, parallel=8, batch=batch) as engine:
-        assert await client_of(engine).ask_all(PROMPTS, 24) == expected
+        assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
 
 
-async def test_prompts_that_are_cached(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
-) -> None:
+async def test_prompts_that_are_cached(tiny: Path, open_engine: OpenEngine, expected: Any) -> None:
     async with open_engine(tiny, parallel=3) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         for _ in range(2):
             assert await client.ask_all(PROMPTS, 24) == expected
         steps = await client.progress(PROMPTS[6], 4)
@@ -72,16 +69,16 @@ async def test_prompts_that_are_cached(
 
 
 async def test_a_kv_cache_too_small_for_all(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
+    tiny: Path, open_engine: OpenEngine, expected: Any
 ) -> None:
     async with open_engine(tiny, parallel=7, kv_tokens=480, context=480) as engine:
-        answers = await client_of(engine).ask_all(PROMPTS, 24)
+        answers = await EngineClient(engine).ask_all(PROMPTS, 24)
     assert answers == expected
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_preempted_at_random(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any, seed: int
+    tiny: Path, open_engine: OpenEngine, expected: Any, seed: int
 ) -> None:
     chance = random.Random(seed)
     async with open_engine(tiny, parallel=4, batch=32) as engine:
@@ -96,19 +93,19 @@ async def test_preempted_at_random(
             return plan()
 
         scheduler.schedule = schedule
-        assert await client_of(engine).ask_all(PROMPTS, 24) == expected
+        assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
         assert scheduler.num_preempted > 10
 
 
 @pytest.mark.parametrize("copies", [True, False])
 async def test_asleep_in_between(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any, copies: bool
+    tiny: Path, open_engine: OpenEngine, expected: Any, copies: bool
 ) -> None:
     async with open_engine(tiny, parallel=8) as engine:
         assert isinstance(engine, CanSleep)
         arena = engine._work._arena
         arena._copies = copies
-        client = client_of(engine)
+        client = EngineClient(engine)
         for _ in range(3):
             assert await client.ask_all(PROMPTS, 24) == expected
             await engine.sleep()
@@ -123,7 +120,7 @@ async def test_asleep_in_between(
 
 
 async def test_decodes_out_of_inputs_that_stay_in_place(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
+    tiny: Path, open_engine: OpenEngine, expected: Any
 ) -> None:
     """What a graph is captured of, without the graph: rows to spare must not matter."""
     from backends.paged.graphs import DecodeGraphs
@@ -140,17 +137,15 @@ async def test_decodes_out_of_inputs_that_stay_in_place(
             runner.decoder, runner.device, max_running=7, max_blocks=2048 // 16, capture=capture
         )
         for _ in range(2):
-            assert await client_of(engine).ask_all(PROMPTS, 24) == expected
+            assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
             await engine.sleep()
             await engine.wake()
     assert sizes.count(8) == 2
 
 
-async def test_it_does_not_sleep_while_it_answers(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_it_does_not_sleep_while_it_answers(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny) as engine:
-        reader = await client_of(engine).start("hello", 1000)
+        reader = await EngineClient(engine).start("hello", 1000)
         with pytest.raises(EngineError, match="answering"):
             await engine.sleep()
         reader.cancel()
@@ -158,10 +153,10 @@ async def test_it_does_not_sleep_while_it_answers(
 
 @pytest.mark.parametrize("way", [{"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}])
 async def test_seeded_answers_do_not_depend_on_neighbours(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, way: dict[str, Any]
+    tiny: Path, open_engine: OpenEngine, way: dict[str, Any]
 ) -> None:
     async with open_engine(tiny, parallel=8) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         one = await client.ask(PROMPTS[0], 24, seed=7, **way)
         beside = await asyncio.gather(
             client.ask(PROMPTS[0], 24, seed=7, **way),
@@ -174,11 +169,9 @@ async def test_seeded_answers_do_not_depend_on_neighbours(
     assert beside[1] != one
 
 
-async def test_nothing_is_shared_between_scopes(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_nothing_is_shared_between_scopes(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         cached = [
             (await client.progress(PREFIX, 2, scope=scope))[0].num_cached_tokens
             for scope in ("alice", "bob", "alice")
@@ -187,11 +180,9 @@ async def test_nothing_is_shared_between_scopes(
     assert cached[2] > 0
 
 
-async def test_the_end_token_ends_and_is_not_told(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_the_end_token_ends_and_is_not_told(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         (end,) = client.encode("<|im_end|>")
         assert engine.tokenizer.ends_answer(end)
         steps = await client.progress("a", ignore_eos=False, logit_bias={end: 100.0})
@@ -224,10 +215,10 @@ class OneText:
 
 
 async def test_answers_keep_to_their_grammars_and_no_others(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, expected: Any
+    tiny: Path, open_engine: OpenEngine, expected: Any
 ) -> None:
     async with open_engine(tiny, parallel=8) as engine:
-        client, size = client_of(engine), engine.info.vocab_size
+        client, size = EngineClient(engine), engine.info.vocab_size
         text = client.encode("as it was told")
         grammar = OneText(text, size)
         bound, free, drawn = await asyncio.gather(
@@ -245,12 +236,10 @@ async def test_answers_keep_to_their_grammars_and_no_others(
     assert results[1] == expected[1]
 
 
-async def test_logprobs_of_prompt_and_answer_agree(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_logprobs_of_prompt_and_answer_agree(tiny: Path, open_engine: OpenEngine) -> None:
     """An answer's tokens, given back as a prompt, must be held as likely as when they were chosen."""
     async with open_engine(tiny, batch=16) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         prompt = client.encode(PREFIX)
         steps = await client.progress(prompt, 12, logprobs=3)
         tokens = [token for step in steps for token in step.tokens]
@@ -266,11 +255,9 @@ async def test_logprobs_of_prompt_and_answer_agree(
         assert score.logprob == pytest.approx(token.logprob, abs=1e-4)
 
 
-async def test_who_leaves_frees_the_place(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_who_leaves_frees_the_place(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny, parallel=1) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         reader = await client.start("hello", 1900)
         reader.cancel()
         assert len(await client.ask("next", 4)) == 4
@@ -279,11 +266,9 @@ async def test_who_leaves_frees_the_place(
         assert blocks.num_free == blocks.num_blocks
 
 
-async def test_what_cannot_be_served(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_what_cannot_be_served(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny, context=64) as engine:
-        client = client_of(engine)
+        client = EngineClient(engine)
         with pytest.raises(EngineError, match=r"70 tokens; the context is 64") as caught:
             await client.ask([1] * 60, 10)
         assert caught.value.kind == "context_length_exceeded"
@@ -296,10 +281,10 @@ async def test_what_cannot_be_served(
 
 
 async def test_a_step_that_fails_ends_what_is_in_flight_and_no_more(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, capsys: Any
+    tiny: Path, open_engine: OpenEngine, capsys: Any
 ) -> None:
     async with open_engine(tiny) as engine:
-        client, runner = client_of(engine), engine._stepper.runner
+        client, runner = EngineClient(engine), engine._stepper.runner
         expected = await client.ask("a")
         run = runner.run
 
@@ -316,10 +301,10 @@ async def test_a_step_that_fails_ends_what_is_in_flight_and_no_more(
 
 
 async def test_steps_that_keep_failing_end_the_engine(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, capsys: Any
+    tiny: Path, open_engine: OpenEngine, capsys: Any
 ) -> None:
     async with open_engine(tiny) as engine:
-        client, runner = client_of(engine), engine._stepper.runner
+        client, runner = EngineClient(engine), engine._stepper.runner
 
         def fail(chunks: Any) -> Any:
             raise RuntimeError("planted")
@@ -334,7 +319,7 @@ async def test_steps_that_keep_failing_end_the_engine(
 
 
 async def test_on_a_device_the_first_failure_is_the_last(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf, capsys: Any
+    tiny: Path, open_engine: OpenEngine, capsys: Any
 ) -> None:
     async with open_engine(tiny) as engine:
         runner = engine._stepper.runner
@@ -344,15 +329,13 @@ async def test_on_a_device_the_first_failure_is_the_last(
 
         runner.run, runner.device = fail, torch.device("cuda:0")
         with pytest.raises(EngineError) as caught:
-            await client_of(engine).ask("a")
+            await EngineClient(engine).ask("a")
         assert caught.value.kind == "crashed"
 
 
-async def test_closing_ends_what_is_in_flight(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_closing_ends_what_is_in_flight(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny) as engine:
-        reader = await client_of(engine).start("hello", 1900)
+        reader = await EngineClient(engine).start("hello", 1900)
     with pytest.raises(EngineError, match="unloaded"):
         await reader
 
@@ -366,12 +349,12 @@ async def test_closing_ends_what_is_in_flight(
     ],
 )
 async def test_embeddings_as_the_checkpoint_pools(
-    tmp_path: Path, open_engine: OpenEngine, client_of: ClientOf, mode: str, pooling: str
+    tmp_path: Path, open_engine: OpenEngine, mode: str, pooling: str
 ) -> None:
     path = write_checkpoint(tmp_path / "m", pooling=mode)
     async with open_engine(path, parallel=4, batch=16) as engine:
         assert "embeddings" in engine.info.capabilities
-        inputs = [client_of(engine).encode(prompt) for prompt in PROMPTS]
+        inputs = [EngineClient(engine).encode(prompt) for prompt in PROMPTS]
         vectors = await engine.embed(inputs)
         again = [(await engine.embed([tokens]))[0] for tokens in inputs]
         hidden = [_hidden(engine, tokens) for tokens in inputs]
@@ -392,11 +375,9 @@ def _hidden(engine: Any, tokens: list[int]) -> torch.Tensor:
     return engine._stepper.runner.run([Chunk(sequence, 0, len(tokens))])
 
 
-async def test_metrics_carry_vllms_names(
-    tiny: Path, open_engine: OpenEngine, client_of: ClientOf
-) -> None:
+async def test_metrics_carry_vllms_names(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny) as engine:
-        await client_of(engine).ask_all(PROMPTS, 8)
+        await EngineClient(engine).ask_all(PROMPTS, 8)
         text = engine.metrics()
     assert 'vllm:generation_tokens_total{model_name="tiny",engine="0"} 56\n' in text
     assert 'finished_reason="length"} 7\n' in text
