@@ -326,7 +326,6 @@ def _pin_chosen(books: Books, event: ev.PinChosen) -> None:
     books.pins[event.model] = event.is_pinned
     _forget_pins(books)
     books.is_settled = False  # it may stay for longer, or not so long
-    books.may_be_short = True  # and go for a loan
     books.note(event.model, "pin" if event.is_pinned else "unpin", "on request")
 
 
