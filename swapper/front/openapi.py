@@ -166,6 +166,19 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
         "get": Route("A response that was kept", errors=(404,)),
         "delete": Route("Forget a response", errors=(404,)),
     },
+    "/v1/responses/{response_id}/input_items": {
+        "get": Route(
+            "What it was asked with", errors=(404,), query=("order", "limit", "after", "include")
+        )
+    },
+    "/v1/responses/{response_id}/cancel": {
+        "post": Route("Refused: no response is made in the background", answers={}, errors=(404,))
+    },
+    "/v1/responses/input_tokens": {
+        "post": Route(
+            "How many tokens an input has", ResponsesRequest, loads=True, answers=OK, errors=(501,)
+        )
+    },
     "/v1/rerank": {"post": _asks("Texts by how they fit a question", Rerank, ANY)},
     "/v1/audio/transcriptions": {"post": _asks("Sound as text; `command` and `url` models", FORM, ANY)},
     "/v1/images/edits": {"post": _asks("Pictures changed; `command` and `url` models", FORM, ANY)},

@@ -23,9 +23,15 @@ from swapper.front.admin import ANTHROPIC
 from swapper.front.attempts import on_a_worker
 from swapper.front.body import read_body, renamed
 from swapper.front.call import Call
-from swapper.front.dialects.anthropic.count import read_count
 from swapper.front.dialects.anthropic.messages import Messages
-from swapper.front.dialects.dialect import Asked, Dialect, Granted, Json, Translation
+from swapper.front.dialects.dialect import (
+    Asked,
+    CountsTokens,
+    Dialect,
+    Granted,
+    Json,
+    Translation,
+)
 from swapper.front.dialects.ollama.routes import Chat, Embed, Embeddings, Generate
 from swapper.front.dialects.responses.responses import Responses
 from swapper.front.headers import Header
@@ -34,7 +40,7 @@ from swapper.front.keys import Key
 from swapper.front.metrics import Metrics
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
-from swapper.front.refusal import Refusal, WrongMethod
+from swapper.front.refusal import NotFound, Refusal, WrongMethod
 from swapper.front.response import Response
 from swapper.front.telling import Telling, UpstreamRefused, read_answer, shutting_down
 from swapper.front.upstream import Upstream
@@ -43,11 +49,15 @@ from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.lease import Lease
 
 COUNT: Final = "/v1/messages/count_tokens"
+COUNT_INPUT: Final = "/v1/responses/input_tokens"
 FOREIGN: Final = ("command", "url")  # engines whose tokenizers are not known here
 REQUEST_HEADERS: Final[tuple[Header, ...]] = (
     (b"content-type", b"application/json"),
     (b"accept-encoding", b"identity"),
 )
+
+
+_METHODS: Final = {"": ("GET", "DELETE"), "input_items": ("GET",), "cancel": ("POST",)}
 
 
 class Route(NamedTuple):
@@ -77,10 +87,15 @@ class Translator:
             "/v1/messages": Route(messages, self._infer),
             COUNT: Route(messages, self._count),
             "/v1/responses": Route(self._responses, self._infer),
+            COUNT_INPUT: Route(self._responses, self._count),
             "/api/chat": Route(Chat(), self._infer),
             "/api/generate": Route(Generate(), self._infer),
             "/api/embed": Route(Embed(), self._infer),
             "/api/embeddings": Route(Embeddings(), self._infer),
+        }
+        self._counting: Mapping[str, CountsTokens] = {
+            COUNT: messages,
+            COUNT_INPUT: self._responses,
         }
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -99,15 +114,29 @@ class Translator:
         near = (r.dialect for path, r in self.routes.items() if request.path.startswith(path))
         return next(near, None)
 
-    def kept_response(self, request: web.BaseRequest, key: Key | None, id: str) -> web.Response:
-        """A response of before: again, or forgotten. Raises NotFound and WrongMethod."""
+    def kept_response(self, request: web.BaseRequest, key: Key | None, path: str) -> web.Response:
+        """A response of before: again, what it was asked with, or forgotten. `path` begins with its
+        id. Raises BadRequest, NotFound and WrongMethod."""
         owner = key.name if key is not None else ""
-        match request.method:
-            case "GET":
+        id, _, rest = path.partition("/")
+        match request.method, rest:
+            case "GET", "":
+                if request.query.get("stream", "false") != "false":
+                    raise BadRequest(
+                        "only responses made in the background can be streamed again",
+                        param="stream",
+                    )
                 return json_response(self._responses.kept(owner, id))
-            case "DELETE":
+            case "DELETE", "":
                 return json_response(self._responses.forget(owner, id))
-        raise WrongMethod(request.method, ("GET", "DELETE"))
+            case "GET", "input_items":
+                return json_response(self._responses.items(owner, id, request.query))
+            case "POST", "cancel":
+                self._responses.kept(owner, id)
+                raise BadRequest("only responses made in the background can be cancelled")
+        if (allowed := _METHODS.get(rest)) is None:
+            raise NotFound(f"there is no {request.path[:200]}; GET / says what there is")
+        raise WrongMethod(request.method, allowed)
 
     async def answer(self, call: Call, route: Route) -> web.StreamResponse:
         """Answer a request in a dialect. Errors become answers, and one line tells what happened."""
@@ -129,14 +158,7 @@ class Translator:
 
     async def _infer(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
         given = await read_body(call.request, self._body_limit)
-        asked = Asked(
-            call.request_id,
-            os.urandom(12).hex(),
-            call.key_name,
-            time.time,
-            lambda: time.perf_counter() - call.started,
-        )
-        translation = _read(dialect, given, asked)
+        translation = _read(dialect, given, _asked(call))
         name = translation.known_as(self._dispatcher.registry.names())
         call.model = self._proxy.resolve(name, call.key)
         if translation.path is None:
@@ -202,7 +224,8 @@ class Translator:
     async def _count(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
         """How many tokens a prompt has, without loading its model."""
         given = await read_body(call.request, self._body_limit)
-        name, chat = read_count(given)
+        counting = self._counting[call.route]
+        name, chat = _read_count(counting, given, _asked(call))
         call.model = self._proxy.resolve(name, call.key)
         call.body = msgspec.json.encode(chat)
         if (adjustment := self._proxy.adjustments.get(name)) is not None:
@@ -213,7 +236,7 @@ class Translator:
         if self.counter is None:
             raise UpstreamRefused(_cannot_count(call.model))
         tokens = await self.counter.count(launch, msgspec.json.decode(call.body))
-        return telling.whole({"input_tokens": tokens})
+        return telling.whole(counting.counted(tokens))
 
     async def _counted_there(self, call: Call, given: bytes, engine: str) -> Json:
         """By a foreign server, if it can and need not be started for it: a guess would be a lie."""
@@ -223,7 +246,7 @@ class Translator:
 
         async def ask(lease: Lease) -> Json:
             body = renamed(given, lease.endpoint.upstream_model or lease.model)
-            response = await self._send(call, lease, COUNT, body)
+            response = await self._send(call, lease, call.route, body)
             try:
                 if response.status == 200 and "input_tokens" in (
                     answer := await read_answer(response)
@@ -236,9 +259,26 @@ class Translator:
         return await on_a_worker(self._dispatcher, self._metrics, call, ask)
 
 
+def _asked(call: Call) -> Asked:
+    return Asked(
+        call.request_id,
+        os.urandom(12).hex(),
+        call.key_name,
+        time.time,
+        lambda: time.perf_counter() - call.started,
+    )
+
+
 def _read(dialect: Dialect, given: bytes, asked: Asked) -> Translation:
     try:
         return dialect.read(given, asked)
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+
+
+def _read_count(counting: CountsTokens, given: bytes, asked: Asked) -> tuple[str, Json]:
+    try:
+        return counting.read_count(given, asked)
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
 

@@ -77,8 +77,71 @@ def test_what_is_kept(api: Any) -> None:
     made = api.responses.create(model="scripted", input="hi")
     assert api.responses.retrieve(made.id).output_text == made.output_text
     api.responses.delete(made.id)
-    with pytest.raises(openai.NotFoundError):
-        api.responses.retrieve(made.id)
+    for act in (api.responses.retrieve, api.responses.delete, api.responses.input_items.list):
+        with pytest.raises(openai.NotFoundError):
+            act(made.id)
+
+
+def test_what_a_response_was_asked_with(api: Any) -> None:
+    first = api.responses.create(model="scripted", input="weather?", tools=TOOLS)
+    call = first.output[-1]
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "rainy"}
+    second = api.responses.create(
+        model="scripted", input=[result], previous_response_id=first.id, tools=TOOLS
+    )
+    items = list(api.responses.input_items.list(second.id, limit=1, order="asc"))  # four pages
+    kinds = ["message", "reasoning", "function_call", "function_call_output"]
+    assert [item.type for item in items] == kinds
+    assert items[0].content[0].text == "weather?"
+    assert [item.id for item in items[1:3]] == [item.id for item in first.output]
+    assert items[3].output == "rainy"
+    newest = api.responses.input_items.list(second.id)
+    assert [item.id for item in newest] == [item.id for item in reversed(items)]
+
+
+def test_items_by_their_ids(api: Any, scripted: ScriptedServer) -> None:
+    first = api.responses.create(model="scripted", input="weather?", tools=TOOLS)
+    call = first.output[-1]
+    items = [{"type": "item_reference", "id": item.id} for item in first.output]
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "rainy"}
+    question = {"role": "user", "content": "weather?"}
+    second = api.responses.create(model="scripted", input=[question, *items, result], tools=TOOLS)
+    assert second.output_text == "It is rainy in Oslo."
+    seen = scripted.seen[-1]["messages"]
+    assert [message["role"] for message in seen] == ["user", "assistant", "tool"]
+    assert seen[1]["reasoning_content"] == "The tool knows."
+
+
+def test_only_what_runs_in_the_background_is_cancelled_or_streamed_again(api: Any) -> None:
+    made = api.responses.create(model="scripted", input="hi")
+    with pytest.raises(openai.BadRequestError, match="background"):
+        api.responses.cancel(made.id)
+    with pytest.raises(openai.BadRequestError, match="background"):
+        api.responses.retrieve(made.id, stream=True)
+
+
+def test_tokens_of_an_input(api: Any, demo: str) -> None:
+    asked = {"model": demo, "input": "What is swapper?", "instructions": "Be brief."}
+    counted = api.responses.input_tokens.count(**asked)
+    made = api.responses.create(max_output_tokens=1, **asked)
+    assert counted.input_tokens == made.usage.input_tokens > 0
+
+
+def test_scores_of_tokens(api: Any, demo: str) -> None:
+    asked: dict[str, Any] = {
+        "model": demo,
+        "input": "What is swapper?",
+        "max_output_tokens": 8,
+        "temperature": 0,
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+    }
+    whole = api.responses.create(**asked).output[0].content[0]
+    assert "".join(score.token for score in whole.logprobs) == whole.text
+    assert {len(score.top_logprobs) for score in whole.logprobs} == {2}
+    with api.responses.stream(**asked) as stream:
+        told = [e.logprobs for e in stream if e.type == "response.output_text.delta"]
+    assert [s.token for scores in told for s in scores] == [s.token for s in whole.logprobs]
 
 
 def test_an_answer_that_is_cut(api: Any) -> None:

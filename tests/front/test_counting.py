@@ -71,3 +71,16 @@ async def test_no_server_is_started_to_count(counting: House) -> None:
     counting.dispatcher.can_unload = False  # it is not loaded
     assert (await count(counting, "near")).status == 501
     assert counting.dispatcher.arrivals == []
+
+
+async def test_inputs_of_responses(counting: House) -> None:
+    async def count_input(**fields: object) -> Got:
+        body = {"model": "tiny", "input": "hi", **fields}
+        return await counting.post("/v1/responses/input_tokens", json.dumps(body).encode())
+
+    few = (await count(counting, "tiny")).json["input_tokens"]
+    got = await count_input()
+    assert got.json == {"object": "response.input_tokens", "input_tokens": few}
+    assert (await count_input(instructions="Be kind.")).json["input_tokens"] > few
+    got = await count_input(input=5)
+    assert (got.status, got.error["param"]) == (400, "input")

@@ -114,3 +114,15 @@ class Dialect(Protocol):
     def refused(self, refusal: Refusal, request_id: str) -> object:
         """An error as the JSON value of an answer of its own."""
         ...
+
+
+class CountsTokens(Protocol):
+    """A dialect with a route on which clients ask how many tokens a prompt has."""
+
+    def read_count(self, body: bytes, asked: Asked) -> tuple[str, Json]:
+        """The model's name, and the part of a chat's body that makes its prompt; raises BadRequest."""
+        ...
+
+    def counted(self, tokens: int) -> Json:
+        """The answer."""
+        ...

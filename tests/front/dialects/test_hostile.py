@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from swapper.errors import BadRequest
-from swapper.front.dialects.anthropic.count import read_count
 from swapper.front.dialects.anthropic.messages import Messages
 from swapper.front.dialects.ollama.memory import remembered
 from swapper.front.dialects.ollama.routes import Chat, Embed, Embeddings, Generate
@@ -63,6 +62,8 @@ RESPONSES = {
     "reasoning": {"effort": "low"},
     "text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA, "strict": True}},
     "metadata": {"a": "b"},
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 2,
     "tools": [
         {"type": "function", "name": "f", "description": "d", "parameters": SCHEMA},
         {"type": "namespace", "name": "s", "tools": [{"type": "function", "name": "g"}, {"type": "custom", "name": "h"}]},
@@ -155,7 +156,7 @@ def places(value: Any) -> Iterator[tuple[Any, ...]]:
     ("rich", "read"),
     [
         (MESSAGES, lambda raw: Messages().read(raw, ASKED).body),
-        (MESSAGES, read_count),
+        (MESSAGES, lambda body: Messages().read_count(body, ASKED)),
         (RESPONSES, lambda raw: Responses().read(raw, ASKED).body),
         (CHAT, lambda raw: Chat().read(raw, ASKED).body),
         (GENERATE, lambda raw: Generate().read(raw, ASKED).body),

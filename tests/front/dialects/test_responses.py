@@ -140,7 +140,8 @@ def test_the_form_of_the_text() -> None:
         ({"input": None}, "input is required"),
         ({"input": []}, "input is empty"),
         ({"input": 5}, "input: Expected"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "item_reference"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "no item 'x'"),
+        ({"input": [{"type": "item_reference"}]}, "id must be a string"),
         ({"input": [{"role": "robot", "content": "x"}]}, "role must be one of"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input_file"),
         ({"input": [{"type": "function_call", "name": "x"}]}, "arguments must be"),
@@ -304,12 +305,101 @@ def test_what_is_not_to_be_kept() -> None:
 def test_the_store_is_bounded() -> None:
     by_number = Store(most_responses=2)
     for id in "abc":
-        by_number.put("", {"id": id}, [])
+        by_number.put("", {"id": id, "output": [{"id": f"of {id}"}]}, [{"id": f"to {id}"}])
     assert by_number.get("", "a") is None
+    assert by_number.item("", "of a") is by_number.item("", "to a") is None
     assert by_number.get("", "b") is not None
+    assert by_number.item("", "of b") == {"id": "of b"}
+    assert by_number.item("", "to b") == {"id": "to b"}
     by_bytes = Store(most_bytes=100)
-    by_bytes.put("", {"id": "a"}, [])
-    by_bytes.put("", {"id": "b", "output": "x" * 200}, [])
+    by_bytes.put("", {"id": "a", "output": []}, [])
+    by_bytes.put("", {"id": "b", "output": [{"id": "x" * 200}]}, [])
     assert by_bytes.get("", "b") is None
-    by_bytes.put("", {"id": "c"}, [])
+    assert by_bytes.item("", "x" * 200) is None
+    by_bytes.put("", {"id": "c", "output": []}, [])
     assert by_bytes.get("", "c") is not None
+
+
+def test_items_are_found_again_by_whose_they_are() -> None:
+    route = Responses()
+    told(read(route, other("me", "1"), tools=TOOLS), *CHUNKS)
+    items = route.kept("me", "resp_1")["output"]
+    asked: list[Json] = [{"role": "user", "content": "hi"}]
+    asked += [{"type": "item_reference", "id": item["id"]} for item in items]
+    asked += [{"type": "function_call_output", "call_id": "c1", "output": "ok"}]
+    whole: list[Json] = [asked[0], *items, asked[-1]]
+    referring = read(route, other("me", "2"), input=asked, tools=TOOLS)
+    assert referring.body == read(route, other("me", "3"), input=whole, tools=TOOLS).body
+    with pytest.raises(BadRequest, match="no item"):
+        read(route, other("you", "2"), input=asked, tools=TOOLS)
+    with pytest.raises(BadRequest, match="twice"):
+        read(route, other("me", "2"), input=[asked[1], asked[1]])
+    assert route.forget("me", "resp_1")
+    with pytest.raises(BadRequest, match="no item"):
+        read(route, other("me", "2"), input=asked, tools=TOOLS)
+
+
+def test_what_a_response_was_asked_with() -> None:
+    route = Responses()
+    told(read(route, other("me", "1")), delta(content="a"), delta("stop"))
+    image = {"type": "input_image", "image_url": "data:,"}
+    given = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "so"}]
+    told(read(route, other("me", "2"), previous_response_id="resp_1", input=given), delta("stop"))
+    found = route.items("me", "resp_2", {"order": "asc"})
+    assert found["object"] == "list"
+    assert [item["type"] for item in found["data"]] == ["message"] * 4
+    texts = [item["content"][0] for item in found["data"]]
+    assert texts[0] == {"type": "input_text", "text": "hi"}
+    assert texts[1]["text"] == "a"
+    assert texts[2] == image
+    assert texts[3]["text"] == "so"
+    ids = [item["id"] for item in found["data"]]
+    assert len(set(ids)) == 4
+    assert (found["first_id"], found["last_id"], found["has_more"]) == (ids[0], ids[-1], False)
+    newest = route.items("me", "resp_2", {"limit": "3"})
+    assert [item["id"] for item in newest["data"]] == ids[:0:-1]
+    assert newest["has_more"]
+    rest = route.items("me", "resp_2", {"limit": "3", "after": newest["last_id"]})
+    assert [item["id"] for item in rest["data"]] == ids[:1]
+    assert not rest["has_more"]
+    with pytest.raises(NotFound):
+        route.items("you", "resp_2", {})
+
+
+@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"limit": "²"}, {"order": "up"}, {"after": "x"}])  # fmt: skip
+def test_pages_that_there_are_not(query: dict[str, str]) -> None:
+    route = Responses()
+    told(read(route, other("me", "1")), delta("stop"))
+    with pytest.raises(BadRequest, match=next(iter(query))):
+        route.items("me", "resp_1", query)
+
+
+def test_thoughts_as_a_summary() -> None:
+    found = told(read(stream=True, tools=TOOLS, reasoning={"summary": "auto"}), *CHUNKS)
+    assert [e["type"].removeprefix("response.") for e in found[2:8]] == [
+        "output_item.added", "reasoning_summary_part.added", "reasoning_summary_text.delta",
+        "reasoning_summary_text.done", "reasoning_summary_part.done", "output_item.done",
+    ]  # fmt: skip
+    assert {e["summary_index"] for e in found[3:7]} == {0}
+    item = found[-1]["response"]["output"][0]
+    assert item["summary"] == [{"type": "summary_text", "text": "hm"}]
+    assert messages({"role": "user", "content": "x"}, item)[1]["reasoning_content"] == "hm"
+
+
+def test_scores_go_with_their_text() -> None:
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 1}
+    assert body(**asked)["logprobs"] is True
+    assert body(**asked)["top_logprobs"] == 1
+    assert "logprobs" not in body(top_logprobs=1)
+
+    def scored(token: str) -> Json:
+        return {"token": token, "logprob": -0.5, "bytes": [97], "top_logprobs": []}
+
+    chunks = [delta(content="a"), delta(content="b"), delta(content=""), delta("stop")]
+    for chunk, token in zip(chunks, "abc", strict=False):
+        chunk["choices"][0]["logprobs"] = {"content": [scored(token)]}
+    found = told(read(stream=True, **asked), *chunks)
+    deltas = [e["logprobs"] for e in found if e["type"] == "response.output_text.delta"]
+    assert deltas == [[scored("a")], [scored("b")]]
+    part = found[-1]["response"]["output"][0]["content"][0]
+    assert part["logprobs"] == [scored(token) for token in "abc"]

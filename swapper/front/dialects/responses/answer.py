@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 import msgspec
 
 from swapper.errors import BadRequest
 from swapper.front.dialects.dialect import Asked, Json, Translation
 from swapper.front.dialects.events import event
 from swapper.front.dialects.reading import as_chunks, first_choice
+from swapper.front.dialects.responses.items import listed, resolved
 from swapper.front.dialects.responses.request import (
     ResponsesRequest,
     chat_body,
     check,
     read_input,
+    wants_summary,
 )
 from swapper.front.dialects.responses.store import Store
 from swapper.front.dialects.responses.tools import read_tools
@@ -20,6 +25,50 @@ from swapper.front.dialects.steps import Argued, Called, Said, Step, StepReader,
 from swapper.front.refusal import Refusal
 
 CUT_SHORT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+@dataclass(frozen=True, slots=True)
+class TextKind:
+    """How a text is told: the item that it is in, and the names of its part and its events."""
+
+    item: str
+    field: str  # of the item, in which the part is
+    empty: Json  # the item's other fields
+    part: Json
+    event: str
+    part_event: str
+    index: str
+    is_scored: bool = False  # its tokens may have logprobs
+
+
+MESSAGE: Final = TextKind(
+    "message",
+    "content",
+    {"content": [], "role": "assistant"},
+    {"type": "output_text", "text": "", "annotations": [], "logprobs": []},
+    "output_text",
+    "content_part",
+    "content_index",
+    is_scored=True,
+)
+REASONING: Final = TextKind(
+    "reasoning",
+    "content",
+    {"content": [], "summary": []},
+    {"type": "reasoning_text", "text": ""},
+    "reasoning_text",
+    "content_part",
+    "content_index",
+)
+SUMMARY: Final = TextKind(
+    "reasoning",
+    "summary",
+    {"summary": []},
+    {"type": "summary_text", "text": ""},
+    "reasoning_summary_text",
+    "reasoning_summary_part",
+    "summary_index",
+)
 
 
 class ResponsesTranslation(Translation):
@@ -31,26 +80,35 @@ class ResponsesTranslation(Translation):
         self._asked = asked
         self._store = store
         self._tools = read_tools(request.tools or [])
-        self._messages = self._conversation()
+        given, before = self._given(), self._before()
+        messages = [*read_input(before, self._tools), *read_input(given, self._tools)]
+        self._items = [*before, *listed(given, asked.unique)]
         self.model = request.model
         self.stream = request.stream is True
-        self.body = chat_body(request, self._messages, self._tools)
+        self.body = chat_body(request, messages, self._tools)
+        self._thoughts = SUMMARY if wants_summary(request) else REASONING
         self._created_at = int(asked.clock())
         self._num_events = 0
         self._has_begun = False
         self._steps = StepReader()
         self._output: list[Json] = []
         self._is_open = False
+        self._text: TextKind | None = None  # of the open item, if it is a text
+        self._scores: list[Json] = []  # of its tokens
+        self._unsent_scores: list[Json] = []
         self._pieces: list[str] = []  # of the open item's text, or of its call's arguments
         self._finish = "stop"
         self._usage: Json | None = None
-        self._said: Json = {"role": "assistant", "content": None}  # as the next request shows it
 
-    def _conversation(self) -> list[Json]:
-        given = read_input(self._request.input, self._tools)
+    def _given(self) -> list[Json]:
+        key = self._asked.key
+        return resolved(self._request.input, lambda id: self._store.item(key, id))
+
+    def _before(self) -> list[Json]:
+        """The conversation that this request goes on with."""
         before = self._request.previous_response_id
         if before is None:
-            return given
+            return []
         kept = self._store.get(self._asked.key, before)
         if kept is None:
             raise BadRequest(
@@ -58,7 +116,7 @@ class ResponsesTranslation(Translation):
                 "whole conversation as input",
                 param="previous_response_id",
             )
-        return [*msgspec.json.decode(kept.messages), *given]
+        return kept.conversation()
 
     # ------------------------------------------------------------ for the handler
 
@@ -80,6 +138,7 @@ class ResponsesTranslation(Translation):
         choice = first_choice(chunk)
         if choice is None:
             return begun
+        self._unsent_scores += (choice.get("logprobs") or {}).get("content") or []
         told = b"".join(map(self._told, self._steps.read(choice.get("delta") or {})))
         self._finish = choice.get("finish_reason") or self._finish
         return begun + told
@@ -114,8 +173,7 @@ class ResponsesTranslation(Translation):
         response["incomplete_details"] = {"reason": cut} if cut else None
         response["completed_at"] = None if cut else int(self._asked.clock())
         if self._request.store is not False:
-            messages = [*self._messages, self._said] if self._output else self._messages
-            self._store.put(self._asked.key, response, messages)
+            self._store.put(self._asked.key, response, self._items)
         return response
 
     def _response(self, status: str) -> Json:
@@ -157,33 +215,32 @@ class ResponsesTranslation(Translation):
     def _told(self, step: Step) -> bytes:
         match step:
             case Thought(text):
-                return self._open_text("reasoning") + self._add_text(text)
+                return self._open_text(self._thoughts) + self._add_text(text)
             case Said(text):
-                return self._open_text("message") + self._add_text(text)
+                return self._open_text(MESSAGE) + self._add_text(text)
             case Called():
                 return self._call(step)
             case Argued(text):
                 return self._argued(text)
 
-    def _open_text(self, kind: str) -> bytes:
-        if self._is_open and self._output[-1]["type"] == kind:
+    def _open_text(self, kind: TextKind) -> bytes:
+        if self._text is kind:
             return b""
         closed = self._close()
-        item: Json = {"type": kind, "id": self._id(kind), "status": "in_progress", "content": []}
-        if kind == "message":
-            item["role"] = "assistant"
-        else:
-            item["summary"] = []
+        item = {"type": kind.item, "id": self._id(kind.item), "status": "in_progress", **kind.empty}
         added = self._open(item)
-        part = _PARTS[kind]
-        item["content"] = [{**part}]
-        return closed + added + self._of_part("response.content_part.added", part=part)
+        self._text = kind
+        part = {**kind.part}
+        item[kind.field] = [part]
+        return closed + added + self._of_part(f"response.{kind.part_event}.added", part=part)
 
     def _add_text(self, text: str) -> bytes:
-        item = self._output[-1]
+        assert self._text is not None
         self._pieces.append(text)
-        scores: Json = {"logprobs": []} if item["type"] == "message" else {}
-        return self._of_part(f"response.{_NAMES[item['type']]}.delta", delta=text, **scores)
+        scores, self._unsent_scores = self._unsent_scores, []
+        self._scores += scores
+        fields = {"logprobs": scores} if self._text.is_scored else {}
+        return self._of_part(f"response.{self._text.event}.delta", delta=text, **fields)
 
     def _call(self, step: Called) -> bytes:
         closed = self._close()
@@ -194,9 +251,6 @@ class ResponsesTranslation(Translation):
         if tool.namespace is not None:
             item["namespace"] = tool.namespace
         item |= {"status": "in_progress", "input" if tool.is_custom else "arguments": ""}
-        function = {"name": step.name, "arguments": ""}
-        call = {"id": call_id, "type": "function", "function": function}
-        self._said.setdefault("tool_calls", []).append(call)
         return closed + self._open(item)
 
     def _argued(self, text: str) -> bytes:
@@ -215,29 +269,30 @@ class ResponsesTranslation(Translation):
         if not self._is_open:
             return b""
         self._gather()
-        self._is_open = False
+        done = self._done()
+        self._is_open, self._text = False, None
         item = self._output[-1]
-        done = self._done(item)
         item["status"] = "incomplete" if self._finish in CUT_SHORT else "completed"
         return done + self._event("response.output_item.done", output_index=self._index, item=item)
 
     def _gather(self) -> None:
-        """Put the pieces into the open item, and into what the next request shows."""
+        """Put the pieces into the open item."""
         if not self._is_open:
             return
         item, text = self._output[-1], "".join(self._pieces)
-        match item["type"]:
-            case "message" | "reasoning" as kind:
-                item["content"][0]["text"] = text
-                said = "content" if kind == "message" else "reasoning_content"
-                self._said[said] = (self._said.get(said) or "") + text
-            case "function_call":
-                item["arguments"] = self._said["tool_calls"][-1]["function"]["arguments"] = text
-            case _:
-                item["input"] = _free_text(text)
-                self._said["tool_calls"][-1]["function"]["arguments"] = text
+        if self._text is not None:
+            part = item[self._text.field][0]
+            part["text"] = text
+            if self._text.is_scored:
+                part["logprobs"] = [*self._scores, *self._unsent_scores]
+                self._scores, self._unsent_scores = [], []
+        elif item["type"] == "function_call":
+            item["arguments"] = text
+        else:
+            item["input"] = _free_text(text)
 
-    def _done(self, item: Json) -> bytes:
+    def _done(self) -> bytes:
+        item = self._output[-1]
         match item["type"]:
             case "function_call":
                 fields = {"name": item["name"], "arguments": item["arguments"]}
@@ -246,13 +301,16 @@ class ResponsesTranslation(Translation):
                 kind, text = "response.custom_tool_call_input", item["input"]
                 delta = self._of_item(f"{kind}.delta", delta=text)
                 return delta + self._of_item(f"{kind}.done", input=text)
-        part, kind = item["content"][0], item["type"]
-        scores: Json = {"logprobs": []} if kind == "message" else {}
-        done = self._of_part(f"response.{_NAMES[kind]}.done", text=part["text"], **scores)
-        return done + self._of_part("response.content_part.done", part=part)
+        text = self._text
+        assert text is not None
+        part = item[text.field][0]
+        fields = {key: part[key] for key in ("text", "logprobs") if key in part}
+        done = self._of_part(f"response.{text.event}.done", **fields)
+        return done + self._of_part(f"response.{text.part_event}.done", part=part)
 
     def _of_part(self, kind: str, **fields: object) -> bytes:
-        return self._of_item(kind, content_index=0, **fields)
+        assert self._text is not None
+        return self._of_item(kind, **{self._text.index: 0}, **fields)
 
     def _of_item(self, kind: str, **fields: object) -> bytes:
         id = self._output[-1]["id"]
@@ -267,11 +325,6 @@ class ResponsesTranslation(Translation):
 
 
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
-_NAMES = {"message": "output_text", "reasoning": "reasoning_text"}
-_PARTS: dict[str, Json] = {
-    "message": {"type": "output_text", "text": "", "annotations": [], "logprobs": []},
-    "reasoning": {"type": "reasoning_text", "text": ""},
-}
 
 
 def _free_text(arguments: str) -> str:

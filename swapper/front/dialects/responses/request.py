@@ -20,6 +20,7 @@ EFFORTS: Final = {
     "high": "high",
     "xhigh": "high",
 }
+SCORES: Final = "message.output_text.logprobs"
 CALLS: Final = ("function_call", "custom_tool_call")
 OUTPUTS: Final = ("function_call_output", "custom_tool_call_output")
 SERVERS_OWN: Final = (  # what OpenAI's servers did by themselves; another model can do without
@@ -50,6 +51,10 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: int | None = None
+    include: list[str] | None = None
+    top_logprobs: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -88,14 +93,22 @@ def chat_body(request: ResponsesRequest, messages: list[Json], tools: Tools) -> 
         if request.parallel_tool_calls is not None:
             body["parallel_tool_calls"] = request.parallel_tool_calls
     body |= read_choice(request.tool_choice, tools)
-    for name in ("temperature", "top_p", "seed"):
+    for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
         if (value := getattr(request, name)) is not None:
             body[name] = value
     if request.max_output_tokens is not None:
         body["max_tokens"] = request.max_output_tokens
+    if SCORES in (request.include or ()):
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
     if request.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body | _response_format(request.text or {}) | _effort(request.reasoning or {})
+
+
+def wants_summary(request: ResponsesRequest) -> bool:
+    """Whether thoughts are to be told as their summary. Clients that ask for one show nothing else."""
+    asked = request.reasoning or {}
+    return bool(asked.get("summary") or asked.get("generate_summary"))
 
 
 def _response_format(text: Json) -> Json:
@@ -122,12 +135,8 @@ def _effort(reasoning: Json) -> Json:
 # ---------------------------------------------------------------- items
 
 
-def read_input(given: str | list[Json] | None, tools: Tools) -> list[Json]:
+def read_input(given: list[Json], tools: Tools) -> list[Json]:
     """Items as messages of a chat; raises BadRequest."""
-    if given is None:
-        return []
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
     messages: list[Json] = []
     for index, item in enumerate(given):
         _add(messages, item, f"input[{index}]", tools)
