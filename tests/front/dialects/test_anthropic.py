@@ -237,7 +237,7 @@ def test_whole_answer() -> None:
         "role": "assistant",
         "model": "m",
         "content": [
-            {"type": "thinking", "thinking": "hm", "signature": ""},
+            {"type": "thinking", "thinking": "hm", "signature": "swapper"},
             {"type": "text", "text": "look"},
             {"type": "tool_use", "id": "c1", "name": "get", "input": {"a": 1}},
         ],
@@ -296,15 +296,23 @@ def test_events_in_their_order() -> None:
     kinds = [e["type"] + (f" {e['index']}" if "index" in e else "") for e in found]
     assert kinds == [
         "message_start",
-        "content_block_start 0", "content_block_delta 0", "content_block_delta 0", "content_block_stop 0",
+        "content_block_start 0", "content_block_delta 0", "content_block_delta 0",
+        "content_block_delta 0", "content_block_stop 0",
         "content_block_start 1", "content_block_delta 1", "content_block_delta 1", "content_block_stop 1",
         "content_block_start 2", "content_block_delta 2", "content_block_delta 2", "content_block_stop 2",
         "content_block_start 3", "content_block_delta 3", "content_block_stop 3",
         "message_delta", "message_stop",
     ]  # fmt: skip
     assert found[0]["message"]["usage"]["input_tokens"] == 0
-    assert found[9]["content_block"] == {"type": "tool_use", "id": "c1", "name": "get", "input": {}}
-    assert found[10]["delta"] == {"type": "input_json_delta", "partial_json": '{"a"'}
+    assert found[4]["delta"]["type"] == "signature_delta"  # else clients drop the thoughts
+    assert found[4]["delta"]["signature"]
+    assert found[10]["content_block"] == {
+        "type": "tool_use",
+        "id": "c1",
+        "name": "get",
+        "input": {},
+    }
+    assert found[11]["delta"] == {"type": "input_json_delta", "partial_json": '{"a"'}
     assert found[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
     assert found[-2]["usage"]["input_tokens"] == 8
 

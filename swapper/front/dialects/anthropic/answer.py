@@ -18,6 +18,7 @@ from swapper.front.dialects.reading import (
 from swapper.front.dialects.steps import Argued, Called, Said, Step, StepReader, Thought
 from swapper.front.refusal import Refusal
 
+SIGNATURE: Final = "swapper"  # nobody checks it, but some clients drop thoughts that have none
 PING: Final = event({"type": "ping"})
 STOP_REASONS: Final = {
     "stop": "end_turn",
@@ -61,7 +62,7 @@ class MessagesTranslation(Translation):
         message = choice["message"]
         blocks: list[Json] = []
         if (thought := reasoning(message)) and not self._request.hides_thinking:
-            blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
+            blocks.append({"type": "thinking", "thinking": thought, "signature": SIGNATURE})
         if message.get("content"):
             blocks.append({"type": "text", "text": message["content"]})
         for index, call in enumerate(message.get("tool_calls") or []):
@@ -141,8 +142,11 @@ class MessagesTranslation(Translation):
     def _close(self) -> bytes:
         if self._open is None:
             return b""
+        signed = b""
+        if self._open == "thinking":
+            signed = self._delta({"type": "signature_delta", "signature": SIGNATURE})
         self._open = None
-        return event({"type": "content_block_stop", "index": self._index})
+        return signed + event({"type": "content_block_stop", "index": self._index})
 
     @property
     def _index(self) -> int:
