@@ -34,8 +34,15 @@ check: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
-# Real client packages against real engines. They are many: .venv/bin/pip install -e '.[clients]'
-test-clients: $(STAMP)
+# Real client packages against real engines. They are many: .venv/bin/pip install -e '.[clients]'.
+# Those for JavaScript come by npm, where it is there.
+JS := tests/clients/js
+JS_STAMP := $(if $(shell command -v npm),$(JS)/node_modules/.package-lock.json)
+
+$(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json
+	npm ci --silent --prefix $(JS)
+
+test-clients: $(STAMP) $(JS_STAMP)
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 # The web page in Chromium: apt install chromium; .venv/bin/pip install -e '.[browser]'
