@@ -53,7 +53,7 @@ class Leases:
             raise BadRequest(str(error)) from None
         if not memory or not 0 < for_s <= LONGEST_S:
             raise BadRequest("a lease needs `gpu` or `host`, and `for` of at most 7d")
-        loan = await self._dispatcher.lend(memory, for_s, wait_s)
+        loan = await self._dispatcher.loans.lend(memory, for_s, wait_s)
         if loan is None:
             raise Unavailable(
                 "timeout",
@@ -66,7 +66,7 @@ class Leases:
 
     async def give_back(self, request: web.BaseRequest, loan: str) -> web.StreamResponse:
         """End a lease before its time."""
-        if not self._dispatcher.take_back(loan):
+        if not self._dispatcher.loans.take_back(loan):
             raise NotFound("there is no such lease; it may be over")
         return json_response({"lease": loan, "state": "given back"})
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -21,19 +20,18 @@ from swapper.core.registry import Registry
 from swapper.core.scheduler import Scheduler
 from swapper.core.worker import SERVING_STATES, WorkerState
 from swapper.errors import Unavailable
+from swapper.runtime.crew import Crew
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.history import Decision
-from swapper.runtime.lease import Lease, Running, Ticket
+from swapper.runtime.lease import Lease, Ticket
+from swapper.runtime.loans import Loans
 from swapper.runtime.log_ring import LogRing
+from swapper.runtime.orders import Orders
 from swapper.runtime.placement import LaunchSpec, Placement, WorkerFacts
 from swapper.runtime.preflight import Preflight
 from swapper.runtime.views import Snapshot, snapshot
-from swapper.runtime.worker_client import memory_of, say, status_of
 
 log = structlog.get_logger("swapper.dispatcher")
-
-LOOK_EVERY_S = 0.1  # at whether lent memory is free: devices tell by their readings
-LAST_LINES = 20  # of a failed worker's output, for the terminal
 
 
 class Memory(Protocol):
@@ -53,7 +51,7 @@ class Memory(Protocol):
 
 
 class Dispatcher:
-    """Owner of the scheduler and of all running workers."""
+    """Owner of the scheduler, of who waits for it, and of its timer."""
 
     def __init__(
         self,
@@ -70,19 +68,17 @@ class Dispatcher:
         self.tickets: dict[ev.RequestId, Ticket] = {}
         self.glance: Callable[[], Awaitable[None]] | None = None  # at the GPUs, after a rest
         self._scheduler = scheduler
-        self._placement = placement
         self._launches = launches
         self._memory = memory
         self._preflight = Preflight()
-        self._running: dict[ev.WorkerId, Running] = {}
-        self._facts: dict[str, WorkerFacts] = {}
+        self._crew = Crew(placement, logs, self.post, clock)
+        self._orders = Orders(self._crew, self.post)
+        self.loans = Loans(scheduler.books, self._crew, self.post, clock)
         self._events: deque[ev.Event] = deque()
         self._is_handling = False
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0  # uvloop's handle of a timer that is due at once does not know
-        self._changed = asyncio.Event()  # set, and replaced, whenever a worker came or went
         self._is_busy = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------ for the front
 
@@ -119,7 +115,7 @@ class Dispatcher:
         if failure is not None:
             reason = f"{model} could not be loaded: {failure.reason}"
             raise Unavailable("load_failed", reason, retry_after_s=5.0, cause=failure.kind)
-        if self.glance is not None and not self._running:
+        if self.glance is not None and not self._crew.running:
             await self.glance()
 
     def load(self, model: str) -> None:
@@ -131,9 +127,9 @@ class Dispatcher:
 
         Whoever asks for it meanwhile has it loaded anew, which is waited for no longer.
         """
-        going = [running for running in self._running.values() if running.model == model]
+        going = self._crew.of(model)
         self.post(ev.UnloadRequested(model))
-        return await self._gone(lambda r: any(r is one for one in going), timeout_s)
+        return await self._crew.gone(going, timeout_s)
 
     async def sleep(self, model: str, timeout_s: float) -> WorkerState | None:
         """Put the model's worker to sleep once its answers in flight are done; returns its state as soon as
@@ -154,35 +150,9 @@ class Dispatcher:
         """Have the model's worker, if it has one, stay idle so long and no longer until it goes."""
         self.post(ev.StayChosen(model, stays_s))
 
-    async def lend(self, memory: Mapping[str, int], for_s: float, within_s: float) -> str | None:
-        """Give up so many bytes by device for a while; returns the loan's id as soon as they are free,
-        and None, with nothing lent, if that takes longer. Raises ValueError on an unknown device."""
-        if unknown := memory.keys() - self.registry.budgets.keys():
-            raise ValueError(f"there is no device {', '.join(sorted(unknown))}")
-        loan, deadline = secrets.token_hex(8), self.clock() + within_s
-        self.post(ev.MemoryLent(loan, memory, self.clock() + for_s))
-        try:
-            ledger = self._scheduler.books.ledger
-            while any(ledger.room(name) < 0 for name in memory):
-                left = deadline - self.clock()
-                if left <= 0:
-                    self.take_back(loan)
-                    return None
-                await self.changed(min(left, LOOK_EVERY_S))
-        except asyncio.CancelledError:  # whoever asked has gone, and knows no id to give it back by
-            self.take_back(loan)
-            raise
-        return loan
-
-    def take_back(self, loan: str) -> bool:
-        """The loan is over; False if there is none of that id."""
-        is_known = loan in self._scheduler.books.loans
-        self.post(ev.MemoryTakenBack(loan))
-        return is_known
-
     def facts(self, model: str) -> WorkerFacts | None:
         """What the model's last ready worker said of itself; None if there was none."""
-        return self._facts.get(model)
+        return self._crew.facts.get(model)
 
     def decisions(self, model: str | None, limit: int) -> list[Decision]:
         """What was decided about a model, or about all, and on what figures; newest first."""
@@ -190,7 +160,7 @@ class Dispatcher:
 
     def snapshot(self) -> Snapshot:
         """The state as an operator sees it."""
-        return snapshot(self._scheduler.books, self._running, self.clock())
+        return snapshot(self._scheduler.books, self._crew.running, self.clock())
 
     # ------------------------------------------------------------ for the app
 
@@ -214,11 +184,13 @@ class Dispatcher:
 
     async def ended(self, timeout_s: float) -> bool:
         """Wait until no worker is left; False if that took longer."""
-        return await self._gone(lambda _: True, timeout_s)
+        return await self._crew.gone(self._crew.running.values(), timeout_s)
 
     async def busy(self) -> None:
         """Wait until there is a worker, or somebody waits for one, or a GPU is to be looked at."""
-        while not self._running and not self._scheduler.books.waiting and not self.memory_returns:
+        while (
+            not self._crew.running and not self._scheduler.books.waiting and not self.memory_returns
+        ):
             self._is_busy.clear()
             await self._is_busy.wait()
 
@@ -229,34 +201,16 @@ class Dispatcher:
 
     async def changed(self, timeout_s: float) -> bool:
         """Wait until a worker comes up or goes; False if that takes longer."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
-
-    async def _gone(self, concerns: Callable[[Running], bool], timeout_s: float) -> bool:
-        deadline = self.clock() + timeout_s
-        while any(concerns(running) for running in self._running.values()):
-            left = deadline - self.clock()
-            if left <= 0 or not await self.changed(left):
-                return False
-        return True
+        return await self._crew.changed(timeout_s)
 
     def own_endpoints(self) -> dict[str, Endpoint]:
         """Where the ready workers answer that swapper has started, by model."""
-        workers = self._scheduler.books.workers
-        return {
-            running.model: running.handle.endpoint
-            for running in self._running.values()
-            if running.handle.pid is not None
-            and (worker := workers.get(running.model)) is not None
-            and worker.state in SERVING_STATES
-        }
+        workers = self._scheduler.books.workers.values()
+        return self._crew.own_endpoints(w.model for w in workers if w.state in SERVING_STATES)
 
     def pids(self) -> dict[ev.WorkerId, int]:
         """The first process of each worker that has one."""
-        return {i: r.handle.pid for i, r in self._running.items() if r.handle.pid is not None}
+        return self._crew.pids()
 
     def has_served(self, worker_id: ev.WorkerId) -> bool:
         """Whether the worker has answered something, so that its memory has been touched."""
@@ -288,15 +242,16 @@ class Dispatcher:
                 case ev.Reject():
                     self._reject(command)
                 case ev.StartWorker():
-                    self._start(command)
-                case ev.StopWorker():
-                    self._running[command.worker_id].handle.stop(command.grace_s)
-                case ev.SetThreads(worker_id, threads):
-                    self._in_background(self._set_threads(worker_id, threads))
-                case ev.SleepWorker(worker_id, timeout_s):
-                    self._in_background(self._sleep(worker_id, timeout_s))
-                case ev.WakeWorker(worker_id, timeout_s):
-                    self._in_background(self._wake(worker_id, timeout_s))
+                    self._is_busy.set()
+                    self._crew.start(command, self._launches[command.model])
+                case ev.StopWorker(worker_id, grace_s):
+                    self._crew.stop(worker_id, grace_s)
+                case ev.SetThreads():
+                    self._orders.set_threads(command)
+                case ev.SleepWorker():
+                    self._orders.sleep(command)
+                case ev.WakeWorker():
+                    self._orders.wake(command)
                 case ev.Measured():
                     if (launch := self._launches.get(command.model)) is not None:
                         self._memory.remember(launch, command)
@@ -306,7 +261,7 @@ class Dispatcher:
 
     def _grant(self, grant: ev.Grant) -> None:
         ticket = self.tickets[grant.request_id]
-        running = self._running[grant.worker_id]
+        running = self._crew.running[grant.worker_id]
         ticket.resolve(
             Lease(
                 worker_id=grant.worker_id,
@@ -331,90 +286,6 @@ class Dispatcher:
                 cause=refusal.cause,
             )
         )
-
-    def _start(self, command: ev.StartWorker) -> None:
-        worker_id, model, launch = command.worker_id, command.model, self._launches[command.model]
-        self._is_busy.set()
-
-        def on_progress(progress: float) -> None:
-            self._running[worker_id].progress = progress
-
-        def on_ready(facts: WorkerFacts) -> None:
-            self._facts[model] = facts
-            self._running[worker_id].progress = 1.0
-            can_sleep = "sleep" in facts.capabilities
-            self.post(ev.WorkerReady(worker_id, facts.memory, can_sleep))
-            self._tell_changed()
-
-        def on_exit(failure: ev.Failure | None) -> None:
-            self._running.pop(worker_id).exited.set()
-            if failure is not None:
-                self._tell_failure(worker_id, model, failure)
-            self.post(ev.WorkerExited(worker_id, failure))
-            self._tell_changed()
-
-        handle = self._placement.start(
-            worker_id,
-            launch,
-            command.settings,
-            command.load_timeout_s,
-            on_progress=on_progress,
-            on_ready=on_ready,
-            on_exit=on_exit,
-            on_output=lambda line: self.logs.append(model, line),
-        )
-        self._running[worker_id] = Running(model, launch, handle)
-
-    async def _set_threads(self, worker_id: str, threads: int) -> None:
-        running = self._running.get(worker_id)
-        if running is not None:
-            body = {"threads": threads}
-            status = await status_of(running.handle.endpoint, "POST", "/threads", body)
-            if status != 200 and not running.exited.is_set():
-                log.warning("a worker did not take its threads", worker=worker_id, status=status)
-
-    async def _sleep(self, worker_id: str, timeout_s: float) -> None:
-        if (running := self._running.get(worker_id)) is None:
-            return  # it has just died
-        reply = await say(running.handle.endpoint, "POST", "/sleep", within_s=timeout_s)
-        if reply.status == 200:
-            self.post(ev.WorkerSlept(worker_id, running.handle.our_names(memory_of(reply))))
-        else:
-            self._say_sleep_failed(worker_id, "sleep", reply.status)
-        self._tell_changed()
-
-    async def _wake(self, worker_id: str, timeout_s: float) -> None:
-        if (running := self._running.get(worker_id)) is None:
-            return
-        reply = await say(running.handle.endpoint, "POST", "/wake", within_s=timeout_s)
-        if reply.status == 200:
-            self.post(ev.WorkerWoke(worker_id, running.handle.our_names(memory_of(reply))))
-        else:
-            self._say_sleep_failed(worker_id, "wake", reply.status)
-        self._tell_changed()
-
-    def _say_sleep_failed(self, worker_id: str, what: str, status: int) -> None:
-        answer = f"it answered {status}" if status else "it did not answer"
-        self.post(ev.SleepFailed(worker_id, f"told to {what}, {answer}"))
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # a task that nobody holds may be collected
-        task.add_done_callback(self._tasks.discard)
-
-    def _tell_failure(self, worker_id: str, model: str, failure: ev.Failure) -> None:
-        lines = [line.text for line in self.logs.last(model, LAST_LINES)]
-        log.error(
-            "worker failed",
-            worker=worker_id,
-            kind=failure.kind,
-            reason=failure.reason,
-            last_lines=lines,
-        )
-
-    def _tell_changed(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def _arm_timer(self) -> None:
         """One timer for the scheduler's next deadline. One that is set for earlier may stay: it
