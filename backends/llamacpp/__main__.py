@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -24,7 +26,27 @@ def load(options: dict[str, Any], progress: Callable[[float], None]) -> Engine:
     return load(options, progress)
 
 
-if __name__ == "__main__":
+def prepare() -> None:
+    """Before OpenMP's library is opened."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    sys.exit(run(load))
+
+
+def import_all() -> None:
+    """Whatever a worker imports until it is ready. llama.cpp's library looks for GPUs when it is first
+    called, which no import does."""
+    for name in ("start", "embedder", "engine", "pace", "scheduler"):
+        importlib.import_module(f"backends.llamacpp.{name}")
+    importlib.import_module("backends.serving.lifecycle")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("uvloop")
+
+
+def main() -> int:
+    """One worker's life; its exit code."""
+    prepare()
+    return run(load)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """A process that has an engine's modules imported, and forks workers that need not import them.
 
-    python -m backends.serving.parent backends.NAME
+    python -m backends.serving.parent backends.NAME [patiently]
 
 `backends.NAME.__main__` has `prepare()`, which sets what libraries read when they are opened,
 `import_all()`, and `main()`, which is the worker. Standard input is a Unix socket for packets, and
@@ -8,8 +8,11 @@ when it closes, this process ends. A packet is one JSON object:
 
 - to us: `{"argv": [...], "env": {...}}`, with three descriptors: the worker's standard input, its log
   (standard output and error) and its report. `argv` is the command line that would have started it.
-- from us, one for each, in order: `{"pid": N}`, or `{"error": "..."}`.
+- from us, `{}` when all is imported; then one for each, in order: `{"pid": N}`, or `{"error": "..."}`.
   An error that comes before anything was asked says why this process ends.
+
+`patiently`: the imports take what time others leave on the processors, so as not to slow down the first
+worker, which answers already.
 
 A worker is the child of whoever started this process, not ours (see `sibling`); it lives on when we
 end. It is in a session of its own before its number is told. Imports must start no thread and touch no
@@ -33,8 +36,11 @@ PACKET_BYTES = 1 << 20
 DESCRIPTORS = 3
 
 
-def main(name: str) -> int:
+def main(name: str, *, is_patient: bool = False) -> int:
     """Serve forks until standard input closes. In a worker, its exit code comes back."""
+    policy = os.sched_getscheduler(0)
+    if is_patient:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     starter = os.getppid()
     control = socket.socket(fileno=0)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's library starts them when it is opened
@@ -47,6 +53,8 @@ def main(name: str) -> int:
         _tell(control, {"error": f"{type(error).__name__}: {error}"})
         return 1
     gc.freeze()
+    os.sched_setscheduler(0, policy, os.sched_param(0))
+    _tell(control, {})
     while asked := _asked(control):
         if _fork(control, starter, *asked):
             code: int = engine.main()
@@ -111,4 +119,4 @@ def _close(*descriptors: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], is_patient="patiently" in sys.argv[2:]))

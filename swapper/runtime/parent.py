@@ -34,13 +34,21 @@ class Parent:
     """One engine's; a `Forking`. `program`: what to run for it. Use it on the event loop's own thread.
 
     One that never forked anything is not tried again; one that ended later is made anew.
+    `is_waited_for`: by the first worker, while it imports; otherwise workers are started as ever until it
+    is ready, and `make` has it there for the next one.
     """
 
     def __init__(
-        self, program: Program, *, idle_s: float = IDLE_S, answer_s: float = ANSWER_S
+        self,
+        program: Program,
+        *,
+        is_waited_for: bool = True,
+        idle_s: float = IDLE_S,
+        answer_s: float = ANSWER_S,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._program = program
+        self._is_waited_for = is_waited_for
         self._idle_s = idle_s
         self._answer_s = answer_s
         self._running: _Running | None = None
@@ -69,11 +77,21 @@ class Parent:
         if not self._users and not self._is_closed:
             self._rest = self._loop.call_later(self._idle_s, self._end, "it was idle")
 
+    def make(self) -> None:
+        """Have the process there, where it can be."""
+        if self._running is not None or self._is_hopeless or self._is_closed:
+            return
+        try:
+            self._running = _Running(self._program, self._on_end)
+        except OSError:
+            self._is_hopeless = True
+
     async def fork(
         self, argv: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int]
     ) -> Process | None:
         """See `Forking`."""
-        if self._is_hopeless:
+        is_ready = self._running is not None and self._running.is_ready
+        if self._is_hopeless or not (is_ready or self._is_waited_for):
             return None
         answer = await self._ask({"argv": [*argv], "env": {**env}}, descriptors)
         if self._is_closed:
@@ -101,7 +119,7 @@ class Parent:
     async def _ask(self, request: dict[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
         try:
             if self._running is None:
-                self._running = _Running(self._program, self._end)
+                self._running = _Running(self._program, self._on_end)
             answer = self._running.ask(json.dumps(request).encode(), descriptors)
             async with asyncio.timeout(self._answer_s):
                 return await answer
@@ -110,6 +128,11 @@ class Parent:
             return {"error": "it does not answer"}
         except OSError as error:
             return {"error": str(error)}
+
+    def _on_end(self, reason: str) -> None:
+        """It has ended by itself."""
+        self._is_hopeless = self._is_hopeless or not self._has_forked
+        self._end(reason)
 
     def _end(self, reason: str) -> None:
         if self._running is not None:
@@ -143,6 +166,7 @@ class _Running:
     """The process, and the questions it has not answered yet. `on_end`: it has ended by itself."""
 
     def __init__(self, program: Program, on_end: Callable[[str], None]) -> None:
+        self.is_ready = False  # all is imported
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._waiting: deque[asyncio.Future[dict[str, Any]]] = deque()
@@ -191,5 +215,7 @@ class _Running:
             self._on_end("it has ended")
 
     def _answer(self, answer: dict[str, Any]) -> None:
-        if self._waiting and not (waiting := self._waiting.popleft()).done():
+        if not answer:
+            self.is_ready = True
+        elif self._waiting and not (waiting := self._waiting.popleft()).done():
             waiting.set_result(answer)

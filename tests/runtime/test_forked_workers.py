@@ -39,6 +39,7 @@ from .test_own_workers import (  # noqa: F401 - run here again, with the placeme
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="clone3 is Linux's")
 DEMO = Path(__file__).parents[2] / "swapper" / "demo" / "demo-chat"
+GGUF = {"options": {"path": f"{DEMO}.gguf", "threads": 1}, "settings": {"gpu_layers": 0}}
 PAGED = {"options": {"path": str(DEMO), "threads": 1}, "settings": {"gpu_layers": 0}}
 
 
@@ -179,6 +180,55 @@ async def test_it_ends_when_it_was_idle():
     await eventually(lambda: not psutil.pid_exists(pid))
     assert parent.pid is None
     await parent.close()
+
+
+class TestLlamacpp:
+    """The engine that is quick to start: nobody waits for its parent."""
+
+    @pytest.fixture
+    async def placement(self, run_dir):
+        pytest.importorskip("llama_cpp")
+        placement = LocalPlacement(run_dir)
+        yield placement
+        await placement.close()
+        assert not placement.parents
+
+    async def test_workers_are_started_until_the_parent_is_ready_then_forked(
+        self, launch, placement
+    ):
+        first = launch("llamacpp", **GGUF)
+        await first.ready()
+        said = await answer(first)
+        parent = placement.parents["llamacpp"]
+        assert not is_forked(first, parent)
+        async with asyncio.timeout(60):
+            while True:
+                worker = launch("llamacpp", **GGUF)
+                await worker.ready()
+                if is_forked(worker, parent):
+                    break
+                await worker.stopped()
+        assert os.sched_getscheduler(worker.handle.pid) == os.sched_getscheduler(0)
+        assert await answer(worker) == said
+        await asyncio.gather(first.stopped(), worker.stopped())
+
+    async def test_a_parent_that_cannot_import_is_not_made_again(self, run_dir, launch, placement):
+        placement._find_parent = lambda _: (*PARENT[:-1], "no.such.engine")
+        for _ in range(2):
+            worker = launch("llamacpp", **GGUF)
+            await worker.ready()
+            await worker.stopped()
+            await eventually(lambda: not placement.parents)
+
+
+def is_forked(worker, parent: int) -> bool:
+    """Whether its memory is laid out as the parent's, which chance gives to no program that is started."""
+    layouts = [
+        Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[45]
+        for pid in (worker.handle.pid, parent)
+    ]
+    assert all(int(place) for place in layouts)
+    return layouts[0] == layouts[1]
 
 
 class TestPaged:

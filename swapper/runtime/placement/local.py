@@ -16,7 +16,12 @@ from swapper.runtime import ports
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.parent import Parent
 from swapper.runtime.placement import LaunchSpec, WorkerFacts, WorkerHandle
-from swapper.runtime.placement.own_engines import environment, find_own_engine, find_parent
+from swapper.runtime.placement.own_engines import (
+    QUICK_TO_START,
+    environment,
+    find_own_engine,
+    find_parent,
+)
 from swapper.runtime.placement.processless import Processless
 from swapper.runtime.placement.urls import BadUrl, endpoint_of
 from swapper.runtime.placement.visible import visible_gpus
@@ -142,6 +147,11 @@ class LocalPlacement:
         if parent is not None:
             parent.enter()
 
+        def loaded() -> None:
+            options.unlink(missing_ok=True)
+            if parent is not None:
+                parent.make()
+
         def release() -> None:
             socket.unlink(missing_ok=True)
             if parent is not None:
@@ -156,7 +166,7 @@ class LocalPlacement:
                 parent=parent,
             ),
             endpoint=Endpoint(socket_path=str(socket), upstream_model=spec.upstream_model),
-            loaded=lambda: options.unlink(missing_ok=True),
+            loaded=loaded,
             release=release,
         )
 
@@ -168,7 +178,8 @@ class LocalPlacement:
         if spec.engine not in self._parents:
             mark = self._mark(f"parent of {spec.engine}")  # no worker's: those have a number
             program = Program(argv=argv, mark=mark, env=environment())
-            self._parents[spec.engine] = Parent(program)
+            is_waited_for = spec.engine not in QUICK_TO_START
+            self._parents[spec.engine] = Parent(program, is_waited_for=is_waited_for)
         return self._parents[spec.engine]
 
     def _write_options(self, name: str, options: Mapping[str, object]) -> Path:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 BACKENDS = Path(__file__).parents[3] / "backends"  # beside the package `swapper`, installed or not
-SLOW_TO_IMPORT = frozenset(("paged",))
+QUICK_TO_START = frozenset(("llamacpp",))  # it imports what it needs while the file is read
+FORKED = QUICK_TO_START | {"paged"}
 
 
 def find_own_engine(name: str) -> tuple[str, ...] | None:
@@ -20,10 +21,11 @@ def find_own_engine(name: str) -> tuple[str, ...] | None:
 
 
 def find_parent(name: str) -> tuple[str, ...] | None:
-    """The command line of the process that forks its workers, for an engine that is slow to import."""
-    if name not in SLOW_TO_IMPORT:
+    """The command line of the process that forks its workers, for an engine that has one."""
+    if name not in FORKED:
         return None
-    return sys.executable, "-P", "-m", "backends.serving.parent", f"backends.{name}"
+    manner = ("patiently",) if name in QUICK_TO_START else ()
+    return sys.executable, "-P", "-m", "backends.serving.parent", f"backends.{name}", *manner
 
 
 def environment() -> dict[str, str]:
