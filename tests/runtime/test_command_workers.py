@@ -166,13 +166,14 @@ async def test_two_workers_cannot_have_one_port(launch):
     await third.stopped()
 
 
-async def test_an_answer_from_a_process_older_than_the_worker_is_not_the_workers(launch):
+@pytest.mark.parametrize("ready", [None, "/health"])  # found out before it has answered anything
+async def test_a_port_of_a_process_older_than_the_worker_is_not_the_workers(launch, ready):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
         script = "echo started; sleep 1000"
         worker = launch(
-            "command", cmd=("sh", "-c", script), url=f"http://127.0.0.1:{port}", ready=None
+            "command", cmd=("sh", "-c", script), url=f"http://127.0.0.1:{port}", ready=ready
         )
         await eventually(lambda: worker.lines)  # it runs, so the port was free when it started
         other.listen()

@@ -241,11 +241,13 @@ async def _port_in_use(endpoint: Endpoint) -> Failure | None:
 
 
 async def _until_ready(endpoint: Endpoint, path: str | None, pid: int) -> Failure | None:
+    if ports.is_loopback(endpoint.host):
+        # Most servers listen before they are ready: so the look at all processes delays nobody.
+        await until_ready(endpoint, None)
+        if holder := await asyncio.to_thread(ports.listener, endpoint.port, pid):
+            return Failure("port_taken", _taken(endpoint.port, holder))
     await until_ready(endpoint, path)
-    if not ports.is_loopback(endpoint.host):
-        return None
-    holder = await asyncio.to_thread(ports.listener, endpoint.port, pid)
-    return Failure("port_taken", _taken(endpoint.port, holder)) if holder else None
+    return None
 
 
 def _taken(port: int, holder: str | None) -> str:
