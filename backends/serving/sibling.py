@@ -1,4 +1,4 @@
-"""Forks a process that becomes the child of our parent, not ours. Linux only, through clone3(2).
+"""Forks a process that becomes the child of our parent, not ours. Linux only, through clone(2).
 
 So whoever started us supervises it as if it had started it itself: it waits for it and has its exit
 status, the kernel's death signal follows the starter, and our own end concerns nobody.
@@ -6,6 +6,9 @@ status, the kernel's death signal follows the starter, and our own end concerns 
 `os.fork` cannot do that, so what it does around the system call is done here: Python's part by the
 functions that CPython exports for it, glibc's by having the kernel write the new thread's number
 where glibc keeps it. Handlers that C libraries registered with pthread_atfork are not called.
+
+Not through clone3(2), which is the same on every machine: service managers forbid it where they forbid
+namespaces (systemd's RestrictNamespaces), for their filters cannot see its flags.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x8000, 0x0020_0000, 0x0100_0000
-SYS_CLONE3 = 435  # on every architecture
+# The call's number, and which of its arguments says where the new thread's number goes.
+CLONE = {"x86_64": (56, 3), "aarch64": (220, 4)}
 PR_GET_TID_ADDRESS = 40
 PR_SET_PDEATHSIG = 1
 
@@ -28,13 +33,14 @@ def fork_sibling() -> int:
     if len(os.listdir("/proc/self/task")) != 1:
         raise OSError(errno.EBUSY, "there are threads, which a fork would not copy")
     libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock, as os.fork does
-    number = _thread_number(libc)
-    flags = CLONE_PARENT | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID
-    arguments = (ctypes.c_uint64 * 8)(flags, 0, number)
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid: int = libc.syscall(
-        ctypes.c_long(SYS_CLONE3), arguments, ctypes.c_size_t(ctypes.sizeof(arguments))
+    call, place = _clone()
+    arguments = [ctypes.c_ulong(0)] * 5
+    arguments[0] = ctypes.c_ulong(
+        CLONE_PARENT | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | signal.SIGCHLD
     )
+    arguments[place] = ctypes.c_ulong(_thread_number(libc))
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid: int = libc.syscall(ctypes.c_long(call), *arguments)
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
         return 0
@@ -43,6 +49,13 @@ def fork_sibling() -> int:
         number_of_error = ctypes.get_errno()
         raise OSError(number_of_error, os.strerror(number_of_error))
     return pid
+
+
+def _clone() -> tuple[int, int]:
+    machine = os.uname().machine
+    if machine not in CLONE:
+        raise OSError(errno.ENOSYS, f"how to fork on {machine} is not known")
+    return CLONE[machine]
 
 
 def die_with(parent: int, signal_number: int) -> None:

@@ -37,7 +37,7 @@ from .test_own_workers import (  # noqa: F401 - run here again, with the placeme
     test_stopping_while_it_loads_means_no_ready,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="clone3 is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CLONE_PARENT is Linux's")
 DEMO = Path(__file__).parents[2] / "swapper" / "demo" / "demo-chat"
 GGUF = {"options": {"path": f"{DEMO}.gguf", "threads": 1}, "settings": {"gpu_layers": 0}}
 PAGED = {"options": {"path": str(DEMO), "threads": 1}, "settings": {"gpu_layers": 0}}
