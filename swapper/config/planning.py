@@ -19,6 +19,7 @@ from swapper.core.events import DeviceReading
 from swapper.core.footprint import LoadPlan, Shape, read_shape
 from swapper.core.registry import HOST, Bytes, ModelSpec, Registry, Settings, Variant, is_gpu
 from swapper.gguf import GgufHeader
+from swapper.torch_build import is_torch_for_gpus
 
 GIB = 1 << 30
 LOAD_BYTES_S = 1.0e9  # a disk's speed, as a first guess of load times
@@ -122,7 +123,12 @@ class _Planner:
         trained = min(shape.trained_context or 4096, section.kv_tokens or shape.trained_context)
         wanted = trained if section.context == "auto" else section.context
         plan = CheckpointPlan(
-            wanted, section.kv_tokens, section.parallel, section.batch, section.dtype
+            wanted,
+            section.kv_tokens,
+            section.parallel,
+            section.batch,
+            section.dtype,
+            gpu_build=is_torch_for_gpus(),
         )
         if section.context == "auto" and section.kv_tokens is None:
             context = checkpoint_context(shape, plan, self.budgets, gpus, cpu=cpu)
