@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from backends.serving.at_least import AtLeast
 from backends.serving.chat import chat_text, continued_text
 from backends.serving.choices import Choice
 from backends.serving.engine import Engine, GenerateRequest, Grammar, SamplingParams
@@ -42,6 +43,7 @@ async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatRepl
     max_tokens = room(engine, prompt, _wanted_tokens(request), "messages")
     begun = _begun(model.dialect, text, continued_text(request))
     grammar = await _chat_grammar(model, request, toolbox, begun)
+    grammar = _long_enough(model, request, _wanted_tokens(request), grammar)
     params = sampling(request, engine.info.vocab_size, _chat_logprobs(request), grammar)
     n = request.n or 1
     choices = [
@@ -52,6 +54,7 @@ async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatRepl
             stops(request),
             *_reading(model, toolbox, begun),
             stop_tokens=_stop_tokens(engine, request),
+            min_tokens=request.min_tokens or 0,
         )
         for index in range(n)
     ]
@@ -109,6 +112,21 @@ def _reading(
     return reader, {controls[it]: it.encode() for it in dialect.markers if it in controls}
 
 
+def _long_enough(
+    model: ServedModel, request: Generation, wanted: int | None, grammar: Grammar | None
+) -> Grammar | None:
+    """`grammar` under which the answer gets its `min_tokens`."""
+    least = request.min_tokens
+    if not least:
+        return grammar
+    if wanted is not None and 0 <= wanted < least:
+        raise bad_request(
+            f"min_tokens must be at most max_tokens, {wanted}; it is {least}", "min_tokens"
+        )
+    ends = model.ends | _stop_tokens(model.engine, request)
+    return AtLeast(least, ends, model.engine.info.vocab_size, grammar)
+
+
 def _stop_tokens(engine: Engine, request: Generation) -> frozenset[int]:
     return frozenset(checked_tokens(engine, request.stop_token_ids or (), "stop_token_ids"))
 
@@ -143,6 +161,7 @@ async def completions(
         prompts = await infill_prompts(engine, model.encoder, request.prompt, request.suffix)
     wanted = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
     grammar = await _content_grammar(model, request)
+    grammar = _long_enough(model, request, wanted, grammar)
     params = sampling(request, engine.info.vocab_size, request.logprobs, grammar)
     n = request.n or 1
     scores_prompt = bool(request.echo) and request.logprobs is not None
@@ -159,6 +178,7 @@ async def completions(
             engine.tokenizer,
             stops(request),
             stop_tokens=_stop_tokens(engine, request),
+            min_tokens=request.min_tokens or 0,
             generates=wanted != 0,
         )
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(n))

@@ -47,6 +47,7 @@ class Choice:
     reader: AnswerReader | None = None
     shown: Mapping[int, bytes] = field(default_factory=dict)  # control tokens the reader must see
     stop_tokens: frozenset[int] = frozenset()  # end the answer, and are not a part of it
+    min_tokens: int = 0  # so many may not hold what ends the answer
     generates: bool = True  # false: only the prompt is wanted (max_tokens 0)
     num_tokens: int = 0
     num_cached_tokens: int = 0
@@ -58,7 +59,7 @@ class Choice:
     _unsent: list[tuple[Token, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._text = TextStream(self.stops)
+        self._text = TextStream(() if self.min_tokens else self.stops)
         piece, shown = self.tokenizer.piece, self.shown
         self._piece = (lambda token: shown.get(token) or piece(token)) if shown else piece
 
@@ -95,7 +96,9 @@ class Choice:
         for token in tokens:
             if stream.is_stopped:
                 break
-            if token.id in self.stop_tokens:
+            if self.num_tokens == self.min_tokens > 0:
+                stream.watch_for(self.stops)
+            if token.id in self.stop_tokens and self.num_tokens >= self.min_tokens:
                 self._met_stop_token = True
                 break
             if is_scored:

@@ -40,6 +40,12 @@ class ServedModel:
         found = {marker: token(marker) for marker in self.dialect.markers}
         return {marker: id for marker, id in found.items() if id is not None}
 
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens by which the model ends an answer."""
+        ends = self.engine.tokenizer.ends_answer
+        return frozenset(filter(ends, range(self.engine.info.vocab_size)))
+
     async def compile(self, rules: str, param: str) -> Grammar:
         """A grammar for an answer; one that cannot be followed is the fault of `param`."""
         try:

@@ -46,6 +46,7 @@ class Generation(msgspec.Struct, kw_only=True):
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
     response_format: dict[str, Any] | None = None
     # The same wish in the words of llama.cpp, and of vLLM old and new.
     grammar: str | None = None
@@ -58,7 +59,6 @@ class Generation(msgspec.Struct, kw_only=True):
     # What is refused rather than ignored: see _HARMLESS.
     use_beam_search: Any = None
     length_penalty: Any = None
-    min_tokens: Any = None
     allowed_token_ids: Any = None
     bad_words: Any = None
     include_stop_str_in_output: Any = None
@@ -181,6 +181,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "top_logprobs": (0, MAX_LOGPROBS),
     "max_tokens": (-1, MOST),  # -1 is "no limit" to llama.cpp's clients
     "max_completion_tokens": (-1, MOST),
+    "min_tokens": (0, MOST),
 }
 
 
@@ -215,7 +216,6 @@ def check(request: Generation) -> None:
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "length_penalty": (1,),
-    "min_tokens": (0,),
     "allowed_token_ids": ([],),
     "bad_words": ([],),
     "include_stop_str_in_output": (False,),

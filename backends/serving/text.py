@@ -19,13 +19,17 @@ class TextStream:
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
-        self._stops = tuple(stops)
-        self._longest = max(map(len, self._stops), default=0)
+        self.watch_for(stops)
         self._bytes = b""  # the beginning of a character
         self._held = ""  # what may be the beginning of a stop string
         self.num_sent = 0  # characters given out so far
         self.is_stopped = False
         self.stopped_by: str | None = None
+
+    def watch_for(self, stops: Sequence[str]) -> None:
+        """Stop strings that begin in what is pushed from now on."""
+        self._stops = tuple(stops)
+        self._longest = max(map(len, self._stops), default=0)
 
     @property
     def position(self) -> int:

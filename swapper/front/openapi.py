@@ -57,6 +57,7 @@ class Generation(msgspec.Struct, kw_only=True):
     max_tokens: Annotated[int, msgspec.Meta(ge=-1)] | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
+    min_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
     seed: int | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None

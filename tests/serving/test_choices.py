@@ -291,3 +291,13 @@ async def test_reasoning_between_control_tokens_is_apart() -> None:
     assert deltas[0] == {"role": "assistant", "content": ""}
     assert [d["reasoning_content"] for d in deltas if "reasoning_content" in d] == ["h", "m"]
     assert "".join(d.get("content", "") for d in deltas) == "Yes <3"
+
+
+async def test_nothing_ends_an_answer_before_its_least_tokens() -> None:
+    engine = ScriptedEngine.of("a.b.c.d")  # a byte a token
+    held = choice(stops=["."], min_tokens=2)
+    assert plain(await whole(engine, held))["content"] == "a.b"
+    held = choice(stop_tokens=frozenset(b"."), min_tokens=2)
+    assert plain(await whole(engine, held))["content"] == "a.b"
+    begun_before = choice(stops=["b.c"], min_tokens=3)  # what is said cannot be taken back
+    assert plain(await whole(engine, begun_before))["content"] == "a.b.c.d"

@@ -96,7 +96,7 @@ def test_other_spellings() -> None:
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"min_tokens": 3}, "min_tokens"),
+        ({"min_tokens": -1}, "min_tokens"),
         ({"response_format": "json"}, "response_format"),
         ({"messages": "hi"}, "messages"),
         ({"messages": ["hi"]}, "messages[0]"),
