@@ -86,6 +86,7 @@ async def _run(
         )
         front.set_adjustments(config.adjustments)
         front.set_cards(cards_of(config))
+        front.set_capture(config.capture)
         counter = TokenCounter()
         front.set_counter(counter)
         reloader = Reloader(config, read, dispatcher, front, service)

@@ -77,6 +77,7 @@ class Reloader:
         self._front.set_keys(config.api_keys)
         self._front.set_adjustments(config.adjustments)
         self._front.set_cards(cards_of(config))
+        self._front.set_capture(config.capture)
         self._dispatcher.replace(planned.registry, config.launches, frozenset(told["changed"]))
         self._dispatcher.preload(told["new"] + told["changed"])
         log.info("reloaded", **told)

@@ -137,6 +137,7 @@ def _list_of(schema: dict[str, object]) -> dict[str, object]:
 
 Text: TypeAlias = Annotated[str, StringConstraints(min_length=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
+Size: TypeAlias = Annotated[int, PlainValidator(parse_size), WithJsonSchema(_SIZE)]
 Duration: TypeAlias = Annotated[float, PlainValidator(parse_duration), WithJsonSchema(_TIME)]
 RateLimit: TypeAlias = Annotated[
     Rate, PlainValidator(_rate), WithJsonSchema({"type": "string", "pattern": RATE_PATTERN})

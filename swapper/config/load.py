@@ -85,6 +85,7 @@ class _Loader:
             allowed_hosts=tuple(self.checked.allowed_hosts),
             keepalive_after_s=self.checked.defaults.keepalive_after,
             loading_text=self.checked.defaults.loading_text,
+            capture=self.checked.capture,
             memory=self.checked.memory,
             limits=self._limits(),
             problems=tuple(reader.problems),

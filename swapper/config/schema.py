@@ -25,6 +25,7 @@ from swapper.config.fields import (
     MaxWait,
     Memory,
     RateLimit,
+    Size,
     Text,
     Words,
 )
@@ -78,6 +79,13 @@ class MemorySection(_Section):
     host: Budget = Field(
         default="auto", description="of the machine's memory; auto: all but a reserve"
     )
+
+
+class CaptureSection(_Section):
+    """How much of requests and answers is kept in memory for whoever looks after the server."""
+
+    requests: Count = Field(default=100, description="the last so many, with their bodies")
+    memory: Size = Field(default=32 * 1024 * 1024, description="of all of them together")
 
 
 class GroupSection(_Section):
@@ -343,6 +351,10 @@ class ConfigFile(_Section):
     )
     allowed_hosts: list[Text] = Field(
         default_factory=list, description="names this server is called by, beside this machine's"
+    )
+    capture: CaptureSection | None = Field(
+        default=None,
+        description="keep the bodies of the last requests in memory, for /ui; without it none is",
     )
     memory: MemorySection = Field(
         default=MemorySection(), description="memory for all models together"

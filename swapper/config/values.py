@@ -9,7 +9,7 @@ from swapper.checkpoint import CheckpointHeader
 from swapper.config.fields import Rate
 from swapper.config.listen import Listen
 from swapper.config.problems import Problem
-from swapper.config.schema import AliasEntry, MemorySection, ModelSection
+from swapper.config.schema import AliasEntry, CaptureSection, MemorySection, ModelSection
 from swapper.core.registry import ModelSpec
 from swapper.errors import ConfigError
 from swapper.gguf import GgufHeader
@@ -71,6 +71,7 @@ class Config:
     allowed_hosts: tuple[str, ...] = ()
     keepalive_after_s: float = 2.0
     loading_text: bool = False
+    capture: CaptureSection | None = None
     memory: MemorySection = field(default_factory=MemorySection)
     limits: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()

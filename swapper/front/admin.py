@@ -16,6 +16,7 @@ from swapper.core.registry import ModelSpec
 from swapper.core.worker import WorkerState
 from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front.answer import Answer
+from swapper.front.capture import Capture, listed
 from swapper.front.cards import Card, context_of
 from swapper.front.dialects.anthropic.models import model_entry, model_list
 from swapper.front.keys import holder, visible
@@ -52,11 +53,18 @@ class Admin:
     """The routes around the hot path. None of them loads a model, but `load`."""
 
     def __init__(
-        self, dispatcher: Dispatcher, metrics: Page, proxy: Proxy, *, unload_timeout_s: float
+        self,
+        dispatcher: Dispatcher,
+        metrics: Page,
+        proxy: Proxy,
+        capture: Capture,
+        *,
+        unload_timeout_s: float,
     ) -> None:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._proxy = proxy
+        self._capture = capture
         self._unload_timeout_s = unload_timeout_s
         self._created = int(time.time())
         self._followers: set[asyncio.Task[object]] = set()
@@ -106,8 +114,40 @@ class Admin:
 
     async def _state(self) -> dict[str, object]:
         tokens = await self._metrics.generated()
-        dispatcher = self._dispatcher
-        return state(dispatcher.snapshot(), dispatcher.registry, self._metrics.metrics, tokens)
+        dispatcher, metrics = self._dispatcher, self._metrics.metrics
+        return {
+            **state(dispatcher.snapshot(), dispatcher.registry, metrics, tokens),
+            **self._requests(),
+        }
+
+    def _requests(self) -> dict[str, object]:
+        capture, limits = self._capture, self._capture.limits
+        summaries = capture.summaries()
+        kept = {"requests": len(summaries), "bytes": capture.size}
+        if limits is not None:
+            kept |= {"most_requests": limits.requests, "most_bytes": limits.memory}
+        return {
+            "capture": None if limits is None else kept,
+            "requests": listed(self._metrics.metrics, summaries),
+        }
+
+    async def requests(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The last requests, and how much of them is kept; DELETE forgets that first."""
+        if request.method == "DELETE":
+            self._capture.forget()
+        return json_response(self._requests())
+
+    async def exchange(self, request: web.BaseRequest, number: str) -> web.StreamResponse:
+        """One of them with all that was said. Raises NotFound."""
+        found = self._capture.exchange(int(number)) if number.isdecimal() else None
+        if found is None:
+            raise NotFound(
+                "this request was not kept, or is not any more; `capture` in the configuration says "
+                "how many are"
+            )
+        listing = listed(self._metrics.metrics, {found.number: found.summary()})
+        told = next((it for it in listing if it["number"] == found.number), {})
+        return json_response({**told, **found.told()})
 
     async def reload(self, request: web.BaseRequest) -> web.StreamResponse:
         """Read the configuration anew; what is wrong with it is a 400, and nothing has changed."""

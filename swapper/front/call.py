@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -27,7 +28,8 @@ class Call:
     is_inference: bool = True  # the body names the model, in JSON or in a form
     started: float = field(default_factory=time.perf_counter)
     model: str | None = None  # the configured name, once it is known
-    body: bytes = field(default=b"", repr=False)  # never in a log
+    given: bytes = field(default=b"", repr=False)  # the body as it came; never in a log
+    body: bytes = field(default=b"", repr=False)  # as it goes on; never in a log
     form: Form | None = field(default=None, repr=False)  # the same body, where it is a form
     lease: Lease | None = None
     answer: Answer | None = None  # once anything was sent
@@ -35,6 +37,8 @@ class Call:
     status: int = CLIENT_LEFT
     first_byte: float | None = None
     error: str | None = None
+    number: int | None = None  # among all that have ended, once it has
+    new_answer: Callable[..., Answer] = Answer
 
     @property
     def key_name(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from swapper.front.answer import Answer
 from swapper.front.call import Call, swapper_headers
 from swapper.front.headers import Header
 from swapper.front.openai import HEARTBEAT
@@ -51,7 +50,9 @@ class Heartbeat:
         if call.answer is None:
             headers = [*self._headers, *swapper_headers(call)]
             call.status = 200
-            call.answer = Answer(call.request, 200, "OK", headers, self._bytes(), is_events=True)
+            call.answer = call.new_answer(
+                call.request, 200, "OK", headers, self._bytes(), is_events=True
+            )
         else:
             call.answer.send(self._bytes())
         self._timer = self._loop.call_later(self._every_s, self._beat)

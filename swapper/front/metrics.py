@@ -86,11 +86,14 @@ class Metrics:
     recent: deque[Told] = field(default_factory=lambda: deque(maxlen=RECENT))  # the newest last
     last_worker: dict[str, str] = field(default_factory=dict)
     active: int = 0
+    num_ended: int = 0
 
     def ended(self, call: Call, now: float) -> None:
         """A request is over; `now` on the clock of `call.started`. Its model is a configured name, or
         None where none was found."""
         self.active -= 1
+        self.num_ended += 1
+        call.number = self.num_ended
         self.requests[(call.model or "", call.route, call.status)] += 1
         lease, first_byte = call.lease, call.first_byte
         self.recent.append(

@@ -237,6 +237,13 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
     },
     "/swapper/v1/state": {"get": Route("Devices, models, the last requests")},
     "/swapper/v1/events": {"get": Route("The same, again and again", answers={200: (EVENTS,)})},
+    "/swapper/v1/requests": {
+        "get": Route("The last requests, and how much of them is kept"),
+        "delete": Route("Forget what is kept of them"),
+    },
+    "/swapper/v1/requests/{number}": {
+        "get": Route("One of them, with what was said; where `capture` is on", errors=(404,))
+    },
     "/swapper/v1/decisions": {
         "get": Route("Who was moved out for whom, and why", errors=(404,), query=("model",))
     },

@@ -26,7 +26,7 @@ async def pass_on(call: Call, response: Response, *, keep_alive: bool) -> Answer
     first, is_whole = response.take(), response.is_complete
     lines = WholeLines() if not is_whole and is_event_stream(response) else None
     length = response.header("content-length")
-    answer = call.answer = Answer(
+    answer = call.answer = call.new_answer(
         call.request,
         response.status,
         response.reason,

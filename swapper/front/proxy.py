@@ -128,7 +128,7 @@ class Proxy:
 
     async def _infer(self, call: Call) -> web.StreamResponse:
         self._check_open()
-        call.body = await read_body(call.request, self._body_limit)
+        call.body = call.given = await read_body(call.request, self._body_limit)
         if call.route not in JSON_ROUTES:
             _read_form(call)
         wanted = asked(call.body) if call.form is None else call.form.asked()
@@ -165,7 +165,7 @@ class Proxy:
     async def _pass_through(self, call: Call) -> web.StreamResponse:
         self._check_open()
         assert call.model is not None
-        call.body = await read_body(call.request, self._body_limit)
+        call.body = call.given = await read_body(call.request, self._body_limit)
         return await self._serve(call)
 
     def _check_open(self) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import unquote
 
 import structlog
@@ -21,6 +21,7 @@ from swapper.front.adjusting import Adjustment
 from swapper.front.admin import Admin, Reload
 from swapper.front.answer import LAST, Answer, nothing_for
 from swapper.front.call import Call
+from swapper.front.capture import Capture, Limits
 from swapper.front.cards import Card
 from swapper.front.headers import request_id
 from swapper.front.http_log import HttpLog
@@ -37,19 +38,21 @@ from swapper.front.pages import Pages
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import NotFound, WrongMethod, refusal_of
 from swapper.front.telling import refused
-from swapper.front.translated import Translator
+from swapper.front.translated import Route, Translator
 from swapper.front.upstream import Upstream
 from swapper.runtime.counter import TokenCounter
 from swapper.runtime.dispatcher import Dispatcher
 
 log = structlog.get_logger("swapper.front")
 
+Serving: TypeAlias = Coroutine[Any, Any, web.StreamResponse]
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 LIST: Final = "/v1/models"
 MODELS: Final = "/v1/models/"
 RESPONSES: Final = "/v1/responses/"
 ACTIONS: Final = "/swapper/v1/models/"
+REQUESTS: Final = "/swapper/v1/requests"
 RELOAD: Final = "/swapper/v1/reload"
 UPSTREAM: Final = "/upstream/"
 NAMED_ROUTES: Final = frozenset(
@@ -123,7 +126,11 @@ class Front:
         )
         self._ollama = OllamaRoutes(dispatcher, self._proxy, body_limit=body_limit)
         page = Page(metrics, dispatcher, self._upstream)
-        self._admin = Admin(dispatcher, page, self._proxy, unload_timeout_s=unload_timeout_s)
+        self._capture = Capture()
+        self.set_capture(None)
+        self._admin = Admin(
+            dispatcher, page, self._proxy, self._capture, unload_timeout_s=unload_timeout_s
+        )
         self._leases = Leases(dispatcher)
         llama_swap = self._llama_swap = LlamaSwap(dispatcher, self._admin)
         self._get: dict[str, Handler] = {
@@ -178,6 +185,18 @@ class Front:
     def set_adjustments(self, adjustments: Mapping[str, Adjustment]) -> None:
         """What is done to request fields from the next request on, by the name that it gives."""
         self._proxy.adjustments = adjustments
+
+    def set_capture(self, limits: Limits | None) -> None:
+        """How much of requests and answers is kept for the inspector, from the next request on; None:
+        nothing, and nothing is done for it."""
+        self._capture.set_limits(limits)
+        self._infer: Callable[[Call], Serving] = self._proxy.infer
+        self._pass_through: Callable[[Call, str], Serving] = self._proxy.pass_through
+        self._translate: Callable[[Call, Route], Serving] = self._translator.answer
+        if limits is not None:
+            self._infer = self._capture.over(self._infer)
+            self._pass_through = self._capture.over(self._pass_through)
+            self._translate = self._capture.over(self._translate)
 
     def set_cards(self, cards: Mapping[str, Card]) -> None:
         """What is told of models that may not be loaded, by name."""
@@ -284,11 +303,11 @@ class Front:
         if translated is not None:
             _only(request, "POST")
             call = _call(request, key, path, target, path)
-            return await self._translator.answer(call, translated)
+            return await self._translate(call, translated)
         if path.startswith(RESPONSES):
             return self._translator.kept_response(request, key, path[len(RESPONSES) :])
         if request.method == "POST" and path.startswith("/v1/") and not path.startswith(LIST):
-            return await self._proxy.infer(_call(request, key, path, target))
+            return await self._infer(_call(request, key, path, target))
         handler = self._get.get(path)
         if handler is not None:
             _only(request, "GET", "HEAD")
@@ -319,6 +338,12 @@ class Front:
         if path.startswith(tuple(f"{base}/" for base in LEASES)):
             _only(request, "DELETE")
             return await self._leases.give_back(request, path.rpartition("/")[2])
+        if path == REQUESTS:
+            _only(request, "GET", "HEAD", "DELETE")
+            return await self._admin.requests(request)
+        if path.startswith(f"{REQUESTS}/"):
+            _only(request, "GET", "HEAD")
+            return await self._admin.exchange(request, path.rpartition("/")[2])
         if path == RELOAD:
             _only(request, "POST")
             return await self._admin.reload(request)
@@ -337,7 +362,7 @@ class Front:
             rest = "/" + rest
         call = _call(request, key, UPSTREAM, rest)
         call.is_inference = False
-        return await self._proxy.pass_through(call, model)
+        return await self._pass_through(call, model)
 
     def _split(self, rest: str) -> tuple[str, str]:
         """The model whose name is the longest beginning of `rest`, and what follows it."""

@@ -1,4 +1,4 @@
-"""All that a page about this server shows, as one value: devices, models, what happened lately."""
+"""What a page about this server shows of devices and models, as one value."""
 
 from __future__ import annotations
 
@@ -37,20 +37,6 @@ def state(
             for d in snapshot.devices
         ],
         "models": models,
-        "requests": [
-            {
-                "at": told.at,
-                "model": told.model,
-                "route": told.route,
-                "status": told.status,
-                "queue_s": told.queue_s,
-                "load_s": told.load_s,
-                "first_byte_s": told.first_byte_s,
-                "total_s": told.total_s,
-                "error": told.error,
-            }
-            for told in metrics.recent
-        ],
     }
 
 

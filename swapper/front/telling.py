@@ -107,7 +107,7 @@ class Telling:
         call = self._call
         call.has_begun, call.status = True, 200
         headers = [(b"content-type", b"application/json"), *self._id_header()]
-        call.answer = Answer(
+        call.answer = call.new_answer(
             call.request, 200, "OK", [*headers, *swapper_headers(call)],
             msgspec.json.encode(value), is_whole=True,
         )  # fmt: skip
@@ -127,7 +127,7 @@ class Telling:
         if call.answer is None:
             call.has_begun, call.status, self._has_begun = True, 200, True
             headers = [*self.stream_headers(), *swapper_headers(call)]
-            call.answer = Answer(call.request, 200, "OK", headers, said, is_events=True)
+            call.answer = call.new_answer(call.request, 200, "OK", headers, said, is_events=True)
             return False
         if not self._has_begun and self._dialect.stream_type == EVENT_STREAM:
             said = timings_comment(call) + said

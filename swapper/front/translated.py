@@ -157,7 +157,7 @@ class Translator:
     # ------------------------------------------------------------ inference
 
     async def _infer(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
-        given = await read_body(call.request, self._body_limit)
+        given = call.given = await read_body(call.request, self._body_limit)
         translation = _read(dialect, given, _asked(call))
         name = translation.known_as(self._dispatcher.registry.names())
         call.model = self._proxy.resolve(name, call.key)
@@ -223,7 +223,7 @@ class Translator:
 
     async def _count(self, call: Call, dialect: Dialect, telling: Telling) -> web.StreamResponse:
         """How many tokens a prompt has, without loading its model."""
-        given = await read_body(call.request, self._body_limit)
+        given = call.given = await read_body(call.request, self._body_limit)
         counting = self._counting[call.route]
         name, chat = _read_count(counting, given, _asked(call))
         call.model = self._proxy.resolve(name, call.key)

@@ -11,6 +11,7 @@ import yaml
 
 from swapper.config import Config, config_schema
 from swapper.config.load import parse_config
+from swapper.config.schema import CaptureSection
 
 jsonschema = pytest.importorskip("jsonschema")
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
@@ -68,6 +69,8 @@ def test_what_is_commented_out_says_the_default(tmp_path: Path) -> None:
         "ttl": "10m", "max_wait": "auto", "queue_timeout": "10m", "queue_limit": 1000,
         "load_timeout": "5m", "stop_grace": "10s", "keepalive_after": "2s", "loading_text": False,
     }  # fmt: skip
+    assert CaptureSection(**document["capture"]) == CaptureSection()
+    assert plain.capture is None
     assert document["listen"] == str(plain.listen[0])
     assert document["memory"] == {"gpu": plain.memory.gpu, "host": plain.memory.host}
 
