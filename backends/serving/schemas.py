@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from backends.serving.errors import bad_request
+from backends.serving.patterns import FORMATS, PatternError, translated
 
 Schema = Mapping[str, Any]
 
@@ -31,10 +33,7 @@ _SCATTERED = frozenset(
 )
 _OPEN = frozenset({"additionalProperties", "patternProperties", "minProperties"})
 _PARTS = frozenset({"anyOf", "oneOf", "$ref"})
-# Others are notes to the reader, as far as JSON Schema goes, and are not followed.
-_FORMATS = frozenset(
-    {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
-)
+MAX_DEPTH = 100  # of schemas inside schemas
 
 
 def prepared(schema: object, param: str, *, strict: bool) -> dict[str, Any]:
@@ -44,11 +43,13 @@ def prepared(schema: object, param: str, *, strict: bool) -> dict[str, Any]:
         schema = {}
     if not isinstance(schema, Mapping):
         raise bad_request(f"{param} must be an object", param)
+    if any(depth > MAX_DEPTH for depth, _ in _parts(schema)):
+        raise bad_request(f"{param} is nested too deeply", param)
+    closes = not any(_is_scattered(part) for part in parts(schema))
     try:
-        closes = not any(_is_scattered(part) for part in _parts(schema))
         ready: dict[str, Any] = _prepared(schema, closes, False)
-    except RecursionError:
-        raise bad_request(f"{param} is nested too deeply", param) from None
+    except PatternError as error:
+        raise bad_request(f"{param} cannot be followed: {error}", param) from None
     ready[OPTIONS] = {
         "whitespace_pattern": _SPACE,
         "lenient": not strict,
@@ -62,20 +63,45 @@ def any_object() -> dict[str, Any]:
     return prepared({"type": "object"}, "", strict=True)
 
 
-def _parts(schema: object) -> Iterator[Schema]:
+def parts(schema: object) -> Iterator[Schema]:
     """The schema and all those inside it."""
-    if not isinstance(schema, Mapping):
-        return
-    yield schema
+    return (part for _, part in _parts(schema))
+
+
+def referred(reference: object, root: Schema) -> object:
+    """What a `$ref` inside `root` refers to; None for what is not in it."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found: object = root
+    for name in unquote(reference).split("/")[1:]:
+        name = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _parts(schema: object) -> Iterator[tuple[int, Schema]]:
+    """Each schema, and how deep it lies; none beyond one level too many."""
+    waiting = [(0, schema)]
+    while waiting:
+        depth, part = waiting.pop()
+        if not isinstance(part, Mapping):
+            continue
+        yield depth, part
+        if depth <= MAX_DEPTH:
+            waiting += [(depth + 1, inner) for inner in _inside(part)]
+
+
+def _inside(schema: Schema) -> Iterator[object]:
     for key, value in schema.items():
         if key in _NAMED and isinstance(value, Mapping):
-            for part in value.values():
-                yield from _parts(part)
+            yield from value.values()
         elif key in _LISTED and isinstance(value, list):
-            for part in value:
-                yield from _parts(part)
+            yield from value
         elif key in _SINGLE:
-            yield from _parts(value)
+            yield value
 
 
 def _is_scattered(schema: Schema) -> bool:
@@ -90,21 +116,31 @@ def _prepared(schema: Any, closes: bool, is_part: bool) -> Any:
     has_parts = is_part or "properties" in schema
     for key, value in schema.items():
         if key in _NAMED and isinstance(value, Mapping):
-            ready[key] = {name: _prepared(part, closes, False) for name, part in value.items()}
+            named = value.items()
+            if key == "patternProperties":
+                named = {translated(name): part for name, part in named}.items()
+            ready[key] = {name: _prepared(part, closes, False) for name, part in named}
         elif key in _LISTED and isinstance(value, list):
             inside = has_parts and key != "prefixItems"
             ready[key] = [_prepared(part, closes, inside) for part in value]
         elif key in _SINGLE:
             ready[key] = _prepared(value, closes, False)
-        elif key != OPTIONS and not (key == "format" and not _is_followed(value)):
+        elif key == "pattern" and isinstance(value, str):
+            ready[key] = translated(value)
+        elif key == "format":
+            ready |= _format(value, "pattern" in schema)
+        elif key != OPTIONS:
             ready[key] = value
     if closes and not is_part and _can_close(schema):
         ready["additionalProperties"] = False
     return ready
 
 
-def _is_followed(form: object) -> bool:
-    return isinstance(form, str) and form in _FORMATS
+def _format(form: object, has_pattern: bool) -> dict[str, str]:
+    """Formats of other names are notes to the reader, as far as JSON Schema goes."""
+    if not isinstance(form, str) or form not in FORMATS:
+        return {}
+    return {"format": form} if has_pattern else {"pattern": f"^(?:{FORMATS[form]})$"}
 
 
 def _can_close(schema: Schema) -> bool:

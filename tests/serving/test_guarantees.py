@@ -170,4 +170,4 @@ def test_a_schema_that_cannot_be_followed_is_said_before_anything_is_sent(client
     broken = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=x)"}}}
     with pytest.raises(openai.BadRequestError, match="look-around") as raised:
         ask(client, response_format=form(broken), stream=True)
-    assert raised.value.param == "response_format"
+    assert raised.value.param == "response_format.json_schema.schema"

@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001 - markers as the models write them
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -224,6 +225,71 @@ ANSWERS: dict[str, tuple[str, str, bool, Read]] = {
         Read("Done.", "", [OSLO, NOW]),
     ),
     "llama 4": ("llama 4", '[weather(city="Oslo"), now()]', False, Read("", "", [OSLO, NOW])),
+    "lfm, as Python writes": (
+        "lfm",
+        '<|tool_call_start|>[weather(city=\'O"s\\\'l\\x6f\\n\' "!", days=1_0, tags=["""a""b""", r\'\\d\', '
+        "('x', None)], more={'k': True, 2: -.5,}, raw=a + b)]<|tool_call_end|>",
+        False,
+        Read(
+            "",
+            "",
+            [
+                (
+                    "weather",
+                    '{"city": "O\\"s\'lo\\n!", "days": 10, "tags": ["a\\"\\"b", "\\\\d", ["x", null]], '
+                    '"more": {"k": true, "2": -0.5}, "raw": "a + b"}',
+                )
+            ],
+        ),
+    ),
+    "lfm, a pair of escapes": (
+        "lfm",
+        '<|tool_call_start|>[weather(city="\\ud83d\\ude00\\u00e9")]<|tool_call_end|>',
+        False,
+        Read("", "", [("weather", '{"city": "\\ud83d\\ude00\\u00e9"}')]),
+    ),
+    "lfm, one without a list": (
+        "lfm",
+        "<|tool_call_start|>get-weather(city name='Oslo',)<|tool_call_end|>",
+        False,
+        Read("", "", [("get-weather", '{"city name": "Oslo"}')]),
+    ),
+    "lfm, no call": (
+        "lfm",
+        "<|tool_call_start|>I (think) so<|tool_call_end|>",
+        False,
+        Read("<|tool_call_start|>I (think) so<|tool_call_end|>"),
+    ),
+    "gemma, JSON and words": (
+        "gemma",
+        '<|tool_call>call:weather{"city":"O\\"s\\/lo",when:12:30 sharp,more:{a:[true,<|"|>\\x<|"|>],b:{}},'
+        "days:NaN}<tool_call|>",
+        False,
+        Read(
+            "",
+            "",
+            [
+                (
+                    "weather",
+                    '{"city": "O\\"s/lo", "when": "12:30 sharp", "more": {"a": [true, "\\\\x"], "b": {}}, '
+                    '"days": "NaN"}',
+                )
+            ],
+        ),
+    ),
+    "qwen coder, a tag in a text": (
+        "qwen coder",
+        '<tool_call>\n<function=weather>\n<parameter=tags>\n["</parameter>"]\n</parameter>\n'
+        '<parameter=days>\n"no</parameter>\n</function>\n</tool_call>',
+        False,
+        Read("", "", [("weather", '{"tags": ["</parameter>"], "days": "\\"no"}')]),
+    ),
+    "gpt-oss, a marker in a text": (
+        "gpt-oss",
+        '<|channel|>commentary to=functions.weather <|message|>{"city": "<|end|>"}<|call|>',
+        False,
+        Read("", "", [("weather", '{"city": "<|end|>"}')]),
+    ),
     "llama 4, a list": ("llama 4", "[1] is a list", False, Read("[1] is a list")),
 }
 
@@ -343,12 +409,76 @@ def test_no_more_calls_than_allowed() -> None:
     assert reader.num_calls == 1
 
 
-def test_arguments_come_as_they_are_written() -> None:
-    reader = AnswerReader(HERMES, TOOLS, is_thinking=False)
-    text = '<tool_call>{"name": "f", "arguments": {"city": "Oslo"}}</tool_call>'
-    told = [part.arguments for char in text for part in reader.push(char).calls]
-    assert "".join(told) == '{"city": "Oslo"}'
-    assert len(told) == len('{"city": "Oslo"}')
+STREAMED = {
+    "hermes": '<tool_call>{"name": "weather", "arguments": {"city": "Oslo", "days": 3}}</tool_call>',
+    "lfm": '<|tool_call_start|>[weather(city="Oslo", days=3)]<|tool_call_end|>',
+    "llama 4": '[weather(city="Oslo", days=3)]',
+    "gemma": '<|tool_call>call:weather{city:<|"|>Oslo<|"|>,days:3}<tool_call|>',
+    "glm": "<tool_call>weather\n<arg_key>city</arg_key><arg_value>Oslo</arg_value>"
+    "<arg_key>days</arg_key><arg_value>3</arg_value></tool_call>",
+}
+
+
+@pytest.mark.parametrize("family", STREAMED)
+def test_arguments_come_as_they_are_written(family: str) -> None:
+    reader = AnswerReader(find_dialect(FAMILIES[family]), TOOLS, is_thinking=False)
+    so_far, heard = "", {}
+    for char in STREAMED[family]:
+        so_far += char
+        heard[so_far] = "".join(part.arguments for part in reader.push(char).calls)
+    assert "".join(heard.values()) == '{"city": "Oslo", "days": 3}'
+    up_to_text = STREAMED[family].partition("Osl")[0] + "Osl"
+    told = "".join(said for place, said in heard.items() if len(place) <= len(up_to_text))
+    assert told == '{"city": "Osl'
+
+
+def _values(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    _values,
+    max_leaves=6,
+)
+
+
+@given(JSON, st.sampled_from([repr, json.dumps, ascii]), st.data())
+def test_any_value_is_read_as_python_reads_it(
+    value: object, write: Callable[[object], str], data: st.DataObject
+) -> None:
+    dialect = find_dialect(FAMILIES["lfm"])
+    text = f"<|tool_call_start|>[f(x={write(value)}, y=1)]<|tool_call_end|>"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    [(name, arguments)] = read(dialect, pieces).calls
+    assert (name, json.loads(arguments)) == ("f", {"x": value, "y": 1})
+
+
+@given(st.dictionaries(st.text(max_size=4), JSON, max_size=3), st.data())
+def test_any_value_in_gemma_s_notation_is_read(
+    values: dict[str, object], data: st.DataObject
+) -> None:
+    text = f"<|tool_call>call:f{_gemma(values)}<tool_call|>"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    [(name, arguments)] = read(find_dialect(FAMILIES["gemma"]), pieces).calls
+    assert (name, json.loads(arguments)) == ("f", values)
+
+
+def _gemma(value: object) -> str:
+    match value:
+        case dict():
+            return f"{{{','.join(f'{_gemma(key)}:{_gemma(it)}' for key, it in value.items())}}}"
+        case list():
+            return f"[{','.join(map(_gemma, value))}]"
+        case str():
+            return f'<|"|>{value}<|"|>'
+    return json.dumps(value)
 
 
 @pytest.mark.parametrize(("family", "form"), [("mistral", r"\w{9}"), ("kimi", r"functions\.now:0")])

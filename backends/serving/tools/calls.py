@@ -1,16 +1,13 @@
 """What all ways of writing calls have in common."""
 
-# ruff: noqa: RUF001 - markers as the models write them
-
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from backends.serving.schemas import OPTIONS
+from backends.serving.tools.bare import in_regex
 from backends.serving.tools.tape import Script, Tape, call_id
 
 
@@ -85,14 +82,7 @@ def text_until(rule: str, end: str) -> list[str]:
         return [f"{rule}[lazy]: /(?s:.*)/ {end}"]
     text = json.loads(before) if before.strip() else ""
     # A control token ends the text before it, so that text must be all that comes before.
-    return [f"{rule}: /(?s:.*){_IN_REGEX.sub(_quoted, text)}/ {control}{after}"]
-
-
-_IN_REGEX = re.compile(r"[^\w\s<>｜]")
-
-
-def _quoted(found: re.Match[str]) -> str:
-    return "\\" + found[0]
+    return [f"{rule}: /(?s:.*){in_regex(text)}/ {control}{after}"]
 
 
 def call_rules(
@@ -111,38 +101,6 @@ def call_rules(
 def argument_rules(tools: Tools) -> list[str]:
     """`args_0`, `args_1` …: the arguments of each tool as JSON."""
     return [f"args_{index}: {embedded(tool.schema)}" for index, tool in enumerate(tools)]
-
-
-@dataclass(frozen=True, slots=True)
-class Property:
-    """One argument of a tool, for formats that write them one by one."""
-
-    name: str
-    schema: Mapping[str, Any]  # complete in itself
-    is_required: bool
-
-    @property
-    def is_text(self) -> bool:
-        """Whether its value is always a string, and so is written without quotes."""
-        values = self.schema.get("enum")
-        if "const" in self.schema:
-            values = [self.schema["const"]]
-        if isinstance(values, list):
-            return bool(values) and all(isinstance(value, str) for value in values)
-        return self.schema.get("type") == "string"
-
-
-def properties(tool: Tool) -> list[Property]:
-    """The arguments of a tool: what must be there first, else in the schema's order."""
-    schema = tool.schema
-    given, required = schema.get("properties"), schema.get("required")
-    named = given if isinstance(given, Mapping) else {}
-    needed = [name for name in required if name in named] if isinstance(required, list) else []
-    around = {key: schema[key] for key in ("$defs", "definitions", OPTIONS) if key in schema}
-    return [
-        Property(name, {**(part if isinstance(part, Mapping) else {}), **around}, name in needed)
-        for name, part in sorted(named.items(), key=lambda item: item[0] not in needed)
-    ]
 
 
 def in_order(terms: Sequence[tuple[str, bool]], separator: str) -> str:

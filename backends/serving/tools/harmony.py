@@ -63,6 +63,8 @@ def _read_body(tape: Tape, header: str) -> Script[None]:
     recipient = _RECIPIENT.search(header)
     if recipient is not None:
         tape.begin_call(recipient[1])
+        if (yield from tape.peek()) == "{":  # texts inside may hold what ends messages
+            yield from tape.pass_json(tape.argue)
         yield from tape.pass_until(_ENDS, tape.argue, is_open=True)
         tape.end_call()
     elif channel is not None and channel[1] == "analysis":

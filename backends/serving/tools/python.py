@@ -1,29 +1,23 @@
 """Calls as Python writes them, by Llama 4, LFM2 and Gemma 3:
 
-    [weather(city="Oslo"), time(zone="CET", day=3)]
-
-A call is known when its text is whole.
+[weather(city="Oslo"), time(zone="CET", day=3)]
 """
 
 from __future__ import annotations
 
-import ast
 import json
+import re
 from dataclasses import dataclass
 
-from backends.serving.tools.calls import (
-    Plain,
-    Tools,
-    Write,
-    call_rules,
-    embedded,
-    in_order,
-    literal,
-    properties,
-)
-from backends.serving.tools.tape import Cut, NoCall, Script, Tape
+from backends.serving.tools.arguments import bound_properties, json_rule
+from backends.serving.tools.calls import Plain, Tools, Write, call_rules, in_order, literal
+from backends.serving.tools.tape import NoCall, Script, Tape
+from backends.serving.tools.values import Notation
 
-_WORDS = {"true": True, "false": False, "null": None}  # JSON's, which models mix in
+_PYTHON = Notation(is_python=True)
+_SIGNS = "()[]{},;='\"<>\n"  # no part of a name
+_NAME = re.compile(r"[^\s()\[\]{},;='\"<>]+")
+_ARGUMENT = re.compile(r"[^\s()\[\]{},;='\"<>]+(?: +[^\s()\[\]{},;='\"<>]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +54,11 @@ class PythonCalls(Plain):
         calls, values = [], []
         for index, tool in enumerate(tools):
             terms = []
-            for place, given in enumerate(properties(tool)):
+            for place, given in enumerate(bound_properties(tool)):
+                if tool.is_strict and not _ARGUMENT.fullmatch(given.name):
+                    raise given.refused("its name is none in Python")
                 rule = f"value_{index}_{place}"
-                values.append(f"{rule}: {embedded(given.schema)}")
+                values.append(json_rule(rule, given))
                 terms.append((f"{literal(given.name + '=')} {rule}", given.is_required))
             arguments = in_order(terms, '", "')
             calls.append(f'{literal(tool.name + "(")} {arguments} ")"')
@@ -72,48 +68,64 @@ class PythonCalls(Plain):
 
 
 def read_python(tape: Tape, end: str) -> Script[None]:
-    """Calls up to `end`, or to the end of the answer."""
+    """One call, or a list of them, and `end` behind it if there is one."""
+    yield from tape.skip_space()
+    is_list = yield from tape.accept("[")
+    while True:
+        yield from _read_call(tape)
+        yield from tape.skip_space()
+        if not (yield from tape.accept(",")):
+            break
+        yield from tape.skip_space()
+        if (yield from tape.peek()) == "]":
+            break
+    if is_list:
+        yield from tape.expect("]")
     if end:
-        text, marker = yield from tape.until(end)
-        is_whole = bool(marker)
-    else:
-        text, is_whole = (yield from tape.until_over()), False
-    try:
-        calls = [_call(node) for node in _nodes(text.strip())]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise (NoCall if is_whole or not end else Cut) from None
-    for name, arguments in calls:
-        tape.call(name, arguments)
+        yield from tape.skip_space()
+        yield from tape.accept(end)
 
 
-def _nodes(text: str) -> list[ast.expr]:
-    body = ast.parse(text, mode="eval").body
-    return body.elts if isinstance(body, ast.List | ast.Tuple) else [body]
+def _read_call(tape: Tape) -> Script[None]:
+    name = yield from _until(tape, "(")
+    name = name.strip().removesuffix(".call")  # Llama 3: brave_search.call(…)
+    if not _NAME.fullmatch(name):
+        raise NoCall
+    yield from tape.skip_space()
+    if (yield from tape.accept(")")):
+        tape.call(name, "{}")
+        return
+    argument = yield from _argument(tape)
+    tape.begin_call(name)
+    tape.argue("{")
+    while True:
+        tape.argue(json.dumps(argument, ensure_ascii=False) + ": ")
+        yield from _PYTHON.pass_value(tape)
+        yield from tape.skip_space()
+        if (yield from tape.accept(",")):
+            yield from tape.skip_space()
+            if not (yield from tape.accept(")")):
+                argument = yield from _argument(tape)
+                tape.argue(", ")
+                continue
+        else:
+            yield from tape.expect(")")
+        break
+    tape.argue("}")
+    tape.end_call()
 
 
-def _call(node: ast.expr) -> tuple[str, str]:
-    if not isinstance(node, ast.Call) or node.args:
-        raise ValueError
-    name = node.func
-    if isinstance(name, ast.Attribute) and name.attr == "call":  # Llama 3: brave_search.call(…)
-        name = name.value
-    arguments = {str(given.arg): _value(given.value) for given in node.keywords if given.arg}
-    return ast.unparse(name), json.dumps(arguments, ensure_ascii=False)
+def _argument(tape: Tape) -> Script[str]:
+    name = yield from _until(tape, "=")
+    if not _ARGUMENT.fullmatch(name.strip()) or (yield from tape.accept("=")):
+        raise NoCall
+    return name.strip()
 
 
-def _value(node: ast.expr) -> object:
-    match node:
-        case ast.Name(id=word) if word in _WORDS:
-            return _WORDS[word]
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_value(item) for item in items]
-        case ast.Dict(keys=keys, values=values):
-            return {
-                str(ast.literal_eval(key)): _value(value)
-                for key, value in zip(keys, values, strict=True)
-                if key is not None
-            }
-        case _:
-            value = ast.literal_eval(node)
-            json.dumps(value)  # a set or bytes is a ValueError to the caller
-            return value
+def _until(tape: Tape, sign: str) -> Script[str]:
+    """The name up to `sign`."""
+    name, marker = yield from tape.until(*_SIGNS)
+    if marker != sign:
+        tape.unread(len(marker))
+        yield from tape.refuse()
+    return name

@@ -17,18 +17,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backends.serving.tools.calls import (
-    Plain,
+from backends.serving.tools.arguments import (
     Property,
-    Tools,
-    Write,
-    call_rules,
-    embedded,
-    literal,
+    bound_properties,
+    json_rule,
     properties,
-    text_until,
+    text_rules,
 )
-from backends.serving.tools.tape import Cut, NoCall, Script, Tape
+from backends.serving.tools.calls import Plain, Tools, Write, call_rules, literal
+from backends.serving.tools.tape import Cut, JsonScanner, NoCall, Script, Tape
 
 _DSML = "｜DSML｜"  # part of every tag of DeepSeek's since V3.2
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
@@ -123,10 +120,7 @@ class TaggedCalls(Plain):
                 raise Cut
             tape.argue('"')
             return
-        value, marker = yield from tape.until(*ends)
-        if not marker:
-            raise Cut
-        tape.argue(_guessed(value))
+        tape.argue(_guessed((yield from _until(tape, ends, self.call[1] or self.section[1]))))
 
     def rules(self, tools: Tools, write: Write) -> str:
         """As CallFormat says."""
@@ -134,7 +128,9 @@ class TaggedCalls(Plain):
         lines: list[str] = []
         for index, tool in enumerate(tools):
             terms = []
-            for place, given in enumerate(properties(tool)):
+            for place, given in enumerate(bound_properties(tool)):
+                if tool.is_strict and not self._can_name(given.name):
+                    raise given.refused("its name cannot be told from the tags around it")
                 rule = f"value_{index}_{place}"
                 lines += self._value_rules(rule, given, write)
                 key = f"{self._key(given.name, given.is_text, write)} {rule}"
@@ -157,6 +153,9 @@ class TaggedCalls(Plain):
         head = self.call[0] + name + self.name_ends[0]
         return [write(head), space, *terms, write(self.call[1])]
 
+    def _can_name(self, name: str) -> bool:
+        return bool(name) and name == name.strip() and not set(name) & set('<>"\n')
+
     def _key(self, name: str, is_text: bool, write: Write) -> str:
         if self.key[0].endswith(">"):
             begin = self.value_begin
@@ -176,18 +175,38 @@ class TaggedCalls(Plain):
         end = ("\n" if self.is_padded else "") + self.value_end
         after = literal(self.space) if self.space else ""
         closing = write(end)
-        if not given.is_text:
+        if given.is_text:
             return [
-                f"{rule}: json_{rule} {closing} {after}",
-                f"json_{rule}: {embedded(given.schema)}",
+                f"{rule}: text_{rule} {after}",
+                *text_rules(f"text_{rule}", given, self.value_end, closing),
             ]
-        choices = given.schema.get("enum")
-        if "const" in given.schema:
-            choices = [given.schema["const"]]
-        if isinstance(choices, list):
-            words = " | ".join(literal(choice) for choice in choices)
-            return [f"{rule}: ({words}) {closing} {after}"]
-        return [f"{rule}: text_{rule} {after}", *text_until(f"text_{rule}", closing)]
+        return [f"{rule}: json_{rule} {closing} {after}", json_rule(f"json_{rule}", given)]
+
+
+def _until(tape: Tape, ends: Sequence[str], call_end: str) -> Script[str]:
+    """A value up to one of `ends`, or to a later one where that makes it JSON: texts inside may hold
+    what ends it. Raises Cut."""
+    place = tape.mark()
+    value, marker = yield from tape.until(*ends)
+    while marker and _is_open(value):
+        more, next_marker = yield from tape.until(*ends)
+        value += marker + more
+        marker = next_marker
+    if not marker and call_end in value:  # it was never JSON
+        tape.go_back(place)
+        value, marker = yield from tape.until(*ends)
+    tape.forget()
+    if not marker:
+        raise Cut
+    return value
+
+
+def _is_open(value: str) -> bool:
+    """Whether this is JSON up to the middle of a text."""
+    if not value.lstrip().startswith(("{", "[", '"')):
+        return False
+    scanner = JsonScanner()
+    return scanner.scan(value) is None and scanner.is_in_text
 
 
 def _escaped(text: str) -> str:

@@ -157,6 +157,12 @@ class Tape:
                 return ""
         return self._text[self._at]
 
+    def next(self) -> Script[str]:
+        """The next character, read over; empty at the end."""
+        char = yield from self.peek()
+        self._at += len(char)
+        return char
+
     def skip_space(self) -> Script[None]:
         """Read over white space."""
         while True:
@@ -290,6 +296,11 @@ class JsonScanner:
         self._is_escaped = False
         self._has_begun = False
         self.is_scalar = True  # a number or a word, whose end nothing marks
+
+    @property
+    def is_in_text(self) -> bool:
+        """Whether the value has been read up to the middle of a text."""
+        return self._in_string
 
     def scan(self, text: str) -> int | None:
         """Where in `text` the value ends; None: not in it."""
