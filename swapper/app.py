@@ -12,19 +12,21 @@ import gc
 import os
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from swapper import __version__
-from swapper.config import Config, cards_of, listen_of, plan_registry
+from swapper.config import Config, Listen, cards_of, listen_of, plan_registry
 from swapper.core.events import DevicesRead
 from swapper.core.scheduler import Scheduler
 from swapper.errors import ConfigError
 from swapper.front.origins import Origins
 from swapper.front.server import Front
+from swapper.listening import EXIT_CANNOT_LISTEN, say_cannot_listen
 from swapper.logs import set_up_logs
 from swapper.reload import Reloader
 from swapper.runtime.counter import TokenCounter
@@ -42,17 +44,21 @@ log = structlog.get_logger("swapper")
 SHUTDOWN_GRACE_S = 30.0  # for answers in flight, after TERM
 STOP_MARGIN_S = 15.0  # for workers to end after that
 LINGER_S = 5.0  # for those that wait already, when the next swapper takes the connections over
-EXIT_CANNOT_LISTEN = 1  # another one may be about to end: starting again may help
 
 
-def serve(config: Config, read: Callable[[], Config], watched: Path | None = None) -> int:
+def serve(
+    config: Config,
+    read: Callable[[], Config],
+    watched: Path | None,
+    service: ServiceManager,
+    listeners: Sequence[Listen | socket.socket],
+) -> int:
     """Serve until TERM or INT; returns the exit status. Blocks.
 
     `read` gives the configuration anew when a reload is asked for, by HUP, over HTTP, or because the
-    file `watched` has changed.
+    file `watched` has changed. `listeners` are the service manager's sockets, or as configured.
     """
     set_up_logs()
-    service = ServiceManager()
     if service.sockets:
         passed = tuple(map(listen_of, service.sockets))
         read_file, read = read, lambda: read_file().listening_on(passed)
@@ -62,11 +68,15 @@ def serve(config: Config, read: Callable[[], Config], watched: Path | None = Non
             print(f"swapper was given sockets by the service manager: {error}", file=sys.stderr)
             return os.EX_CONFIG
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(config, read, watched, service))
+        return runner.run(_run(config, read, watched, service, listeners))
 
 
 async def _run(
-    config: Config, read: Callable[[], Config], watched: Path | None, service: ServiceManager
+    config: Config,
+    read: Callable[[], Config],
+    watched: Path | None,
+    service: ServiceManager,
+    listeners: Sequence[Listen | socket.socket],
 ) -> int:
     logs = LogRing()
     seen = await asyncio.to_thread(survey, {})
@@ -101,7 +111,7 @@ async def _run(
         try:
             for note in (*config.problems, *config.warnings, *planned.notes):
                 log.warning(str(note))
-            return await _serve_until_told(config, dispatcher, front, service)
+            return await _serve_until_told(config, dispatcher, front, service, listeners)
         finally:
             for task in tasks:
                 task.cancel()
@@ -109,13 +119,17 @@ async def _run(
 
 
 async def _serve_until_told(
-    config: Config, dispatcher: Dispatcher, front: Front, service: ServiceManager
+    config: Config,
+    dispatcher: Dispatcher,
+    front: Front,
+    service: ServiceManager,
+    listeners: Sequence[Listen | socket.socket],
 ) -> int:
     told_to_end = _signals()
     try:
-        addresses = await front.start(service.sockets or config.listen)
+        addresses = await front.start(listeners)
     except OSError as error:
-        _say_cannot_listen(config, error)
+        say_cannot_listen(config.listen, error)
         return EXIT_CANNOT_LISTEN
     gc.freeze()
     gc.enable()
@@ -218,15 +232,6 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 # ---------------------------------------------------------------- words for the terminal
-
-
-def _say_cannot_listen(config: Config, error: OSError) -> None:
-    wanted = ", ".join(str(listen) for listen in config.listen)
-    print(
-        f"swapper cannot listen on {wanted}: {error.strerror or error}; "
-        "is another one running? `--listen HOST:PORT` chooses another address",
-        file=sys.stderr,
-    )
 
 
 def _greet(config: Config, addresses: list[str]) -> None:

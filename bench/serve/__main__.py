@@ -1,7 +1,7 @@
 """Starts `swapper serve` with many models configured and looks at it: `python -m bench.serve`.
 
-Prints one JSON object: seconds from the start of the process until a connection is taken (the best and the
-median of several starts), and, of one that is left alone, resident and proportional memory and the share
+Prints one JSON object: seconds from the start of the process until a connection is taken and until
+`GET /health` is answered on it (the best and the median of several starts), and, of one that is left alone, resident and proportional memory and the share
 of a core it uses.
 """
 
@@ -29,17 +29,19 @@ PATIENCE_S = 30.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=50)
-    parser.add_argument("--starts", type=int, default=7)
+    parser.add_argument("--starts", type=int, default=10)
     parser.add_argument("--idle-s", type=float, default=60.0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(configuration(asked.models))
-        starts = [time_to_listen(config, folder) for _ in range(asked.starts)]
+        starts = [time_to_serve(config, folder) for _ in range(asked.starts)]
+        listens, answers, of_a_processor = zip(*starts, strict=True)
         figures = {
             "models": asked.models,
-            "listens_s": summary(wall_s for wall_s, _ in starts),
-            "listens_cpu_s": summary(cpu_s for _, cpu_s in starts),
+            "listens_s": summary(listens),
+            "answers_s": summary(answers),
+            "answers_cpu_s": summary(of_a_processor),
             "idle": idle(config, folder, asked.idle_s),
         }
     print(json.dumps(figures, indent=2))
@@ -74,28 +76,32 @@ def summary(seconds: Iterable[float]) -> dict[str, float]:
     }
 
 
-def time_to_listen(config: Path, folder: str) -> tuple[float, float]:
-    """Seconds until the first connection is taken: on the clock, and of a processor. The latter is what
-    it is without neighbours."""
+def time_to_serve(config: Path, folder: str) -> tuple[float, float, float]:
+    """Seconds until the first connection is taken, until the first answer on it, and of a processor until
+    then, which is what it is without neighbours."""
     began = time.perf_counter()
     process, port = start(config, folder)
     try:
-        wait_until_it_listens(process, port)
-        took_s = time.perf_counter() - began
+        with first_connection(process, port) as client:
+            listens_s = time.perf_counter() - began
+            client.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            answer = client.recv(4096)
+        answers_s = time.perf_counter() - began
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise RuntimeError(f"it answered {answer!r}")
         used = psutil.Process(process.pid).cpu_times()
-        return took_s, used.user + used.system
+        return listens_s, answers_s, used.user + used.system
     finally:
         process.terminate()
         process.wait()
 
 
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
-    """Returns with the first connection; raises TimeoutError."""
+def first_connection(process: subprocess.Popen[bytes], port: int) -> socket.socket:
+    """As soon as it listens; raises TimeoutError."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
+            return socket.create_connection(("127.0.0.1", port), PATIENCE_S)
         except OSError:
             time.sleep(0.002)
     raise TimeoutError("it did not listen")
@@ -105,7 +111,7 @@ def idle(config: Path, folder: str, for_s: float) -> dict[str, float]:
     """Of a server that nobody asks anything, once it has settled."""
     process, port = start(config, folder)
     try:
-        wait_until_it_listens(process, port)
+        first_connection(process, port).close()
         time.sleep(3)
         seen = psutil.Process(process.pid)
         before = seen.cpu_times()

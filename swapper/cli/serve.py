@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from swapper.errors import ConfigError
+from swapper.lean_imports import import_lean
 
 if TYPE_CHECKING:
     from swapper.config import Config
@@ -19,6 +20,7 @@ def run_server(source: Path | None, listen: str | None, watch: bool) -> int:
     """Serve until told to end; the exit code. Without a source, the demo models."""
     if watch and (source is None or source.is_dir()):
         raise click.UsageError("--watch needs a configuration file")
+    gc.disable()  # what is made while everything is imported stays; on again once it listens
     try:
         config = read_config(source, listen)
     except ValueError as error:
@@ -26,10 +28,20 @@ def run_server(source: Path | None, listen: str | None, watch: bool) -> int:
     except ConfigError as error:
         click.echo(str(error), err=True)
         return EX_CONFIG
-    gc.disable()  # what is made while everything is imported stays; on again once it listens
+    from swapper.listening import EXIT_CANNOT_LISTEN, opened, say_cannot_listen
+    from swapper.runtime.notify import ServiceManager
+
+    service = ServiceManager()
+    try:
+        listeners = service.sockets or [opened(listen) for listen in config.listen]
+    except OSError as error:
+        say_cannot_listen(config.listen, error)
+        return EXIT_CANNOT_LISTEN
+    import_lean()
     from swapper.app import serve
 
-    return serve(config, lambda: read_config(source, listen), source if watch else None)
+    watched = source if watch else None
+    return serve(config, lambda: read_config(source, listen), watched, service, listeners)
 
 
 def read_config(source: Path | None, listen: str | None) -> Config:

@@ -61,6 +61,7 @@ NAMED_ROUTES: Final = frozenset(
 OTHER_ROUTES: Final = "/v1/*"  # in logs and metrics: clients may ask for any path
 DEEPEST_NAME: Final = 8  # parts of a model's name
 OPEN_PATHS: Final = frozenset({"/health", "/livez", "/readyz"})  # for probes, which have no key
+BACKLOG: Final = 1024  # connections that nobody has taken yet
 KEEPALIVE_S: Final = 620.0  # idle connections; longer than the proxies that may stand before us
 LINGER_S: Final = 0.2  # for requests to come in whose connections have
 CANCEL_S: Final = 2.0  # for handlers to clean up when the grace is over
@@ -402,7 +403,7 @@ def _only(request: web.BaseRequest, *methods: str) -> None:
 
 def _site(runner: web.ServerRunner, listener: Listen | socket.socket) -> web.BaseSite:
     if isinstance(listener, socket.socket):
-        return web.SockSite(runner, listener)
+        return web.SockSite(runner, listener, backlog=BACKLOG)
     if listener.socket_path is not None:
         return web.UnixSite(runner, listener.socket_path)
-    return web.TCPSite(runner, listener.host, listener.port, backlog=1024)
+    return web.TCPSite(runner, listener.host, listener.port, backlog=BACKLOG)

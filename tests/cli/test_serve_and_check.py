@@ -30,6 +30,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     configs: list[Config] = []
     app.serve = lambda config, *_: configs.append(config) or 5  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "swapper.app", app)
+    monkeypatch.setattr("swapper.listening.opened", lambda listen: listen)
     return configs
 
 
