@@ -37,6 +37,8 @@ class Notation:
                 yield from tape.skip_space()
                 if (yield from tape.accept(",")):
                     yield from tape.skip_space()
+                    if not (yield from tape.peek()):
+                        raise Cut
                     if not (yield from tape.accept(closers[-1])):
                         tape.argue(", ")
                         break
