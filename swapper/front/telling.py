@@ -13,7 +13,13 @@ from aiohttp import web
 from swapper.errors import SwapperError, Unavailable, WorkerLost
 from swapper.front.answer import CLIENT_LEFT, Answer, nothing_for
 from swapper.front.call import Call, swapper_headers, timings_comment
-from swapper.front.dialects.dialect import EVENT_STREAM, Dialect, Json, Translation
+from swapper.front.dialects.dialect import (
+    EVENT_STREAM,
+    Dialect,
+    Json,
+    StreamTranslation,
+    Translation,
+)
 from swapper.front.dialects.events import EventReader
 from swapper.front.dialects.reading import (
     as_chunks,
@@ -50,7 +56,7 @@ class Telling:
     """One client, and what it has been told. `translation` is set where it wants a stream."""
 
     def __init__(self, call: Call, dialect: Dialect) -> None:
-        self.translation: Translation | None = None
+        self.translation: StreamTranslation | None = None
         self._call = call
         self._dialect = dialect
         self._has_begun = False  # something of the answer was sent, and not just keep-alives
@@ -72,12 +78,13 @@ class Telling:
             body = await _read_whole(response)
             after = response.header("retry-after")
             raise UpstreamRefused(refusal_from(response.status, body, after))
-        if translation.stream and is_event_stream(response):
+        streamed = translation.streamed
+        if streamed is not None and is_event_stream(response):
             self._call.has_begun = True
-            return await self._stream(response, _Stream(translation))
+            return await self._stream(response, _Stream(streamed))
         answer = await read_answer(response)
-        if translation.stream:
-            return self._as_stream(answer, translation)
+        if streamed is not None:
+            return self._as_stream(answer, streamed)
         return self.whole(_readable(translation.whole, answer))
 
     async def _stream(self, response: Response, stream: _Stream) -> Answer:
@@ -95,7 +102,7 @@ class Telling:
         await _rest(response)
         return self._answer
 
-    def _as_stream(self, answer: Json, translation: Translation) -> Answer:
+    def _as_stream(self, answer: Json, translation: StreamTranslation) -> Answer:
         """From a server that does not stream."""
         said = b"".join(_readable(translation.chunk, c) for c in _readable(_chunks, answer))
         self._send(said + translation.end())
@@ -115,9 +122,9 @@ class Telling:
 
     def at_once(self, translation: Translation) -> Answer:
         """What is said where no worker was asked anything."""
-        if not translation.stream:
+        if (streamed := translation.streamed) is None:
             return self.whole(translation.whole({}))
-        self._send(translation.end())
+        self._send(streamed.end())
         self._answer.finish()
         return self._answer
 
@@ -198,7 +205,7 @@ def shutting_down() -> Unavailable:
 class _Stream:
     """A worker's stream, translated. `error` is raised once what came before it was sent."""
 
-    def __init__(self, translation: Translation) -> None:
+    def __init__(self, translation: StreamTranslation) -> None:
         self.is_over = False
         self.error: SwapperError | None = None
         self._translation = translation

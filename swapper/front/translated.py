@@ -169,15 +169,16 @@ class Translator:
             call.body = msgspec.json.encode({"model": name, **translation.body})
             if (adjustment := self._proxy.adjustments.get(name)) is not None:
                 call.body = adjusted(call.body, adjustment)
-        if not translation.stream:
+        streamed = translation.streamed
+        if streamed is None:
             return await self._on_a_worker(call, translation, telling, None)
-        telling.translation = translation
+        telling.translation = streamed
         heartbeat = Heartbeat(
             call,
             self._keepalive_after_s,
             self._keepalive_every_s,
             headers=telling.stream_headers(),
-            beat=translation.waiting,
+            beat=streamed.waiting,
         )
         try:
             return await self._on_a_worker(call, translation, telling, heartbeat)

@@ -1,6 +1,6 @@
 """What `front/translated.py` needs of a dialect.
 
-To add one: write a `Translation` that makes an OpenAI body of a client's request and takes the answer
+To add one: write a `Translation` (a `StreamTranslation`, where answers may be streams) that makes an OpenAI body of a client's request and takes the answer
 back, chunk by chunk or whole; write a `Dialect` whose `read` makes one of a body and whose `refused`
 words an error; and give the `Dialect` a path in `Translator.routes`, with `Translator._infer` to serve
 it. Keep-alives, true statuses until the first byte and errors in the stream after it, clients that
@@ -50,17 +50,20 @@ class Granted:
 class Translation(ABC):
     """One request and its answer, used once.
 
-    `model` is the name the client gave, `stream` whether it wants a stream, `path` where the body
-    goes on the worker, `body` OpenAI's request without `model`; where `stream` is true the worker is
-    to stream too. Without a `path` nothing is asked: the model is to be loaded, or, with
+    `model` is the name the client gave, `path` where the body goes on the worker, `body` OpenAI's
+    request without `model`. Without a `path` nothing is asked: the model is to be loaded, or, with
     `stays_s` 0, to go; `end`, or `whole` with nothing, then tells that it was done.
     """
 
     model: str
-    stream: bool = False
     path: str | None = CHAT
     body: Json
     stays_s: float | None = None  # idle time before unload, from now on; None: as it was
+
+    @property
+    def streamed(self) -> StreamTranslation | None:
+        """What tells the answer as a stream, where the client wants one: the worker is to stream too."""
+        return None
 
     def known_as(self, names: Iterable[str]) -> str:
         """The one of the configured `names` that the client means by `model`."""
@@ -70,14 +73,24 @@ class Translation(ABC):
         """A worker is about to be asked."""
         return
 
-    def waiting(self) -> bytes:
-        """What keeps a streaming client that has nothing yet; called every few seconds."""
-        return b": waiting\n\n"
-
     @abstractmethod
     def whole(self, answer: Json) -> object:
         """A whole answer of OpenAI's as the JSON value the client gets. KeyError, TypeError,
         AttributeError, ValueError and IndexError are taken for an answer that cannot be read."""
+
+
+class StreamTranslation(Translation):
+    """One whose answer may be a stream. `stream` says whether the client wants that."""
+
+    stream: bool
+
+    @property
+    def streamed(self) -> StreamTranslation | None:
+        return self if self.stream else None
+
+    def waiting(self) -> bytes:
+        """What keeps a client that has nothing yet; called every few seconds."""
+        return b": waiting\n\n"
 
     @abstractmethod
     def chunk(self, chunk: Json) -> bytes:

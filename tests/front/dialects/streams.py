@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from swapper.front.dialects.dialect import Asked, Translation
+from swapper.front.dialects.dialect import Asked, StreamTranslation
 from swapper.front.dialects.events import EventReader
 
 Json = dict[str, Any]
@@ -51,7 +51,7 @@ def events(data: bytes) -> list[Json]:
     return found
 
 
-def told(translation: Translation, *chunks: Json) -> list[Json]:
+def told(translation: StreamTranslation, *chunks: Json) -> list[Json]:
     """All events of a stream that goes well."""
     said = b"".join(translation.chunk(chunk) for chunk in chunks)
     return events(said + translation.end())

@@ -11,7 +11,7 @@ import pytest
 
 from swapper.config import Card
 from swapper.errors import BadRequest
-from swapper.front.dialects.dialect import Asked, Granted, Translation
+from swapper.front.dialects.dialect import Asked, Granted, StreamTranslation
 from swapper.front.dialects.ollama import keep_alive
 from swapper.front.dialects.ollama.memory import MARK, recalled, remembered
 from swapper.front.dialects.ollama.models import (
@@ -62,7 +62,7 @@ def lines(data: bytes) -> list[Json]:
     return [json.loads(line) for line in data.splitlines()]
 
 
-def told(translation: Translation, *chunks: Json) -> list[Json]:
+def told(translation: StreamTranslation, *chunks: Json) -> list[Json]:
     translation.granted(Granted("m", "echo", 3.0, 2.0))
     return lines(b"".join(map(translation.chunk, chunks)) + translation.end())
 

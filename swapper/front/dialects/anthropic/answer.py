@@ -7,7 +7,7 @@ from typing import Final
 
 from swapper.front.dialects.anthropic.errors import error_of
 from swapper.front.dialects.anthropic.request import MessagesRequest, chat_body
-from swapper.front.dialects.dialect import Asked, Json, Translation
+from swapper.front.dialects.dialect import Asked, Json, StreamTranslation
 from swapper.front.dialects.events import event
 from swapper.front.dialects.reading import (
     arguments_object,
@@ -36,7 +36,7 @@ NOTHING_USED: Final = {
 _NOT_OF_IDS = re.compile(r"[^A-Za-z0-9_-]")
 
 
-class MessagesTranslation(Translation):
+class MessagesTranslation(StreamTranslation):
     """One `POST /v1/messages`. Of a stream it knows which block is open: one at a time."""
 
     def __init__(self, request: MessagesRequest, asked: Asked) -> None:

@@ -9,7 +9,13 @@ from typing import Final
 
 import msgspec
 
-from swapper.front.dialects.dialect import Asked, Granted, Json, Translation
+from swapper.front.dialects.dialect import (
+    Asked,
+    Granted,
+    Json,
+    StreamTranslation,
+    Translation,
+)
 from swapper.front.dialects.ollama.errors import error_of
 from swapper.front.dialects.ollama.keep_alive import seconds
 from swapper.front.dialects.ollama.memory import remembered
@@ -49,7 +55,7 @@ class OllamaTranslation(Translation):
         self.statistics.granted(granted)
 
 
-class TextTranslation(OllamaTranslation):
+class TextTranslation(OllamaTranslation, StreamTranslation):
     """An answer in words. Tool calls come whole, so they are held until they are."""
 
     def __init__(self, request: Generation, question: Question, asked: Asked) -> None:

@@ -12,23 +12,9 @@ from swapper.front.dialects.ollama.request import (
     embed_question,
     embeddings_question,
 )
-from swapper.front.refusal import Refusal
 
 
-class _Embedding(OllamaTranslation):
-    """Never a stream."""
-
-    def chunk(self, chunk: Json) -> bytes:
-        raise NotImplementedError
-
-    def end(self) -> bytes:
-        raise NotImplementedError
-
-    def broken(self, refusal: Refusal, request_id: str) -> bytes:
-        raise NotImplementedError
-
-
-class EmbedTranslation(_Embedding):
+class EmbedTranslation(OllamaTranslation):
     """One `POST /api/embed`: vectors of length one, and the figures."""
 
     def __init__(self, request: EmbedRequest, asked: Asked) -> None:
@@ -40,7 +26,7 @@ class EmbedTranslation(_Embedding):
         return {"model": self.model, "embeddings": vectors, **self.statistics.told()}
 
 
-class EmbeddingsTranslation(_Embedding):
+class EmbeddingsTranslation(OllamaTranslation):
     """One `POST /api/embeddings`: the vector as the model gives it."""
 
     def __init__(self, request: EmbeddingsRequest, asked: Asked) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from swapper.errors import BadRequest
-from swapper.front.dialects.dialect import Asked, Json, Translation
+from swapper.front.dialects.dialect import Asked, Json, StreamTranslation
 from swapper.front.dialects.events import event
 from swapper.front.dialects.reading import as_chunks, first_choice
 from swapper.front.dialects.responses.items import listed, resolved
@@ -71,7 +71,7 @@ SUMMARY: Final = TextKind(
 )
 
 
-class ResponsesTranslation(Translation):
+class ResponsesTranslation(StreamTranslation):
     """One `POST /v1/responses`. One item of the output is open at a time: the last."""
 
     def __init__(self, request: ResponsesRequest, asked: Asked, store: Store) -> None:
