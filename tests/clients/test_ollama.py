@@ -89,6 +89,18 @@ def test_raw_prompts_are_not_put_into_the_template(api: Any) -> None:
     assert found.context is None
 
 
+def test_logprobs(api: Any, demo: str) -> None:
+    """The same of a raw prompt as of a chat's, as it is the same answer."""
+    scored = {"logprobs": True, "top_logprobs": 2, "options": {**EXACT, "num_predict": 6}}
+    for fields in ({"raw": True}, {}):
+        whole = api.generate(demo, prompt="Swapper is", **fields, **scored)
+        assert "".join(score.token for score in whole.logprobs) == whole.response
+        assert {len(score.top_logprobs) for score in whole.logprobs} == {2}
+        assert all(score.logprob == score.top_logprobs[0].logprob for score in whole.logprobs)
+        parts = api.generate(demo, prompt="Swapper is", stream=True, **fields, **scored)
+        assert [score for part in parts for score in part.logprobs or ()] == whole.logprobs
+
+
 def test_a_conversation_with_tools(api: Any, scripted: ScriptedServer) -> None:
     messages: list[Any] = [{"role": "user", "content": "weather?"}]
     first = api.chat("scripted", messages=messages, tools=[get_weather], think=True)

@@ -436,6 +436,28 @@ def test_logprobs() -> None:
     assert chat(stream=False).whole(whole)["logprobs"] == scored
 
 
+def test_logprobs_of_plain_prompts() -> None:
+    asked = {"raw": True, "logprobs": True, "top_logprobs": 1}
+    assert generate(**asked).body["logprobs"] == 1
+    assert "top_logprobs" not in generate(**asked).body
+    assert generate(raw=True, logprobs=True).body["logprobs"] == 0
+
+    def chunk(text: str, finish: str | None, **logprobs: Any) -> Json:
+        choice = {"index": 0, "text": text, "logprobs": logprobs or None, "finish_reason": finish}
+        return {"choices": [choice]}
+
+    one = chunk("a", None, tokens=["a"], token_logprobs=[-1.5], top_logprobs=[{"a": -1.5, "b": -0.5}])  # fmt: skip
+    half = chunk("", None, tokens=["\ufffd"], token_logprobs=[-2.0], top_logprobs=[None])
+    found = told(generate(**asked), one, half, chunk("", "length"))
+    a = {"token": "a", "logprob": -1.5, "bytes": [97]}
+    b = {"token": "b", "logprob": -0.5, "bytes": [98]}
+    first = [{**a, "top_logprobs": [b]}]
+    second = [{"token": "\ufffd", "logprob": -2.0, "top_logprobs": []}]
+    assert [line.get("logprobs") for line in found] == [first, second, None]
+    one["choices"][0]["finish_reason"] = "stop"
+    assert generate(stream=False, **asked).whole(one)["logprobs"] == first
+
+
 def test_generations_of_both_kinds() -> None:
     found = told(generate(), delta(content="a"), delta(content="b"), delta("stop"), usage())
     assert [line["response"] for line in found] == ["a", "b", ""]

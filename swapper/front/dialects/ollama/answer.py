@@ -18,6 +18,7 @@ from swapper.front.dialects.dialect import (
 )
 from swapper.front.dialects.ollama.errors import error_of
 from swapper.front.dialects.ollama.keep_alive import seconds
+from swapper.front.dialects.ollama.logprobs import logprobs
 from swapper.front.dialects.ollama.memory import remembered
 from swapper.front.dialects.ollama.names import configured
 from swapper.front.dialects.ollama.options import hides_thinking
@@ -62,6 +63,7 @@ class TextTranslation(OllamaTranslation, StreamTranslation):
         super().__init__(request, question, asked)
         self.stream = request.stream is not False
         self._asked = asked
+        self._num_top = request.top_logprobs or 0
         self._hides_thinking = hides_thinking(request.think)
         self._steps = StepReader()
         self._call: Called | None = None  # that is being told
@@ -93,7 +95,7 @@ class TextTranslation(OllamaTranslation, StreamTranslation):
         if choice.get("finish_reason"):
             self._finish(choice)
             parts += self._called()
-        if scored := _logprobs(choice):
+        if scored := logprobs(choice, self._num_top):
             parts = parts or [self.part()]
             parts[-1]["logprobs"] = scored
         return b"".join(self._line(part, done=False) for part in parts)
@@ -150,7 +152,7 @@ class TextTranslation(OllamaTranslation, StreamTranslation):
             calls.append(self._tool_call(called, function.get("arguments") or ""))
         self._finish(choice)
         told = {**self._about(), **self.part(content, thoughts, calls)}
-        if scored := _logprobs(choice):
+        if scored := logprobs(choice, self._num_top):
             told["logprobs"] = scored
         return {**told, **self._ending()}
 
@@ -219,7 +221,3 @@ def _delta(choice: Json) -> Json:
     """What a choice adds: of a chat, streamed or whole, or of a plain completion."""
     delta: Json | None = choice.get("delta") or choice.get("message")
     return {"content": choice.get("text")} if delta is None else delta
-
-
-def _logprobs(choice: Json) -> list[Json]:
-    return (choice.get("logprobs") or {}).get("content") or []

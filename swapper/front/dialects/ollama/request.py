@@ -120,13 +120,15 @@ def generate_question(request: GenerateRequest) -> Question:
 def _plain(request: GenerateRequest) -> Question:
     """A prompt that goes to the model as it is, or a gap to fill."""
     kind = "raw" if request.raw else "suffix"
-    for name in ("system", "context", "images", "logprobs"):
+    for name in ("system", "context", "images"):
         if getattr(request, name):
             raise BadRequest(f"{name} does not go together with {kind}", param=name)
     # Without a limit OpenAI's completions are very short; -1 is none, in llama.cpp's words.
     body: Json = {"prompt": request.prompt or "", "max_tokens": -1, **_common(request)}
-    for of_chats in ("chat_template_kwargs", "reasoning_effort"):
+    for of_chats in ("chat_template_kwargs", "reasoning_effort", "top_logprobs"):
         body.pop(of_chats, None)
+    if request.logprobs:
+        body["logprobs"] = request.top_logprobs or 0
     if request.suffix:
         body["suffix"] = request.suffix
     return Question(COMPLETIONS, body)
