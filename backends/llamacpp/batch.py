@@ -1,11 +1,11 @@
-"""What one step computes: every decode row, then prefill chunks beside them. Pure."""
+"""What one step computes: every decode row, then prefill chunks beside them; or a part of an image. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backends.llamacpp.sequence import Sequence
+from backends.llamacpp.sequence import ImageSpan, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,14 @@ class Chunk:
     def num_outputs(self) -> int:
         return self.scored + self.ends_prompt
 
+    @property
+    def image(self) -> ImageSpan | None:
+        """The image that its tokens are of; a chunk of text has none."""
+        return self.sequence.image_at(self.start)
+
 
 def plan_chunks(running: Iterable[Sequence], budget: int, max_outputs: int) -> list[Chunk]:
-    """Chunks of one step, at most `budget` tokens and `max_outputs` rows of logits.
+    """Chunks of text of one step, at most `budget` tokens and `max_outputs` rows of logits.
 
     Decodes come first, so that no prompt holds up an answer under way; what is left of the budget goes
     to the prompts in order of arrival.
@@ -58,9 +63,22 @@ def plan_chunks(running: Iterable[Sequence], budget: int, max_outputs: int) -> l
 
 
 def _prompt_chunk(sequence: Sequence, budget: int, max_outputs: int) -> Chunk | None:
-    length = min(sequence.num_left, budget)
+    length = min(sequence.text_left, budget)
     if sequence.score_prompt:
         length = min(length, max_outputs)
     elif length == sequence.num_left and max_outputs == 0:
         length -= 1
     return Chunk(sequence, sequence.num_computed, length) if length > 0 else None
+
+
+def plan_image(running: Iterable[Sequence], budget: int) -> Chunk | None:
+    """The next part of the image that has waited longest: at most `budget` tokens, or all of one that
+    cannot be run in parts."""
+    waiting = (sequence for sequence in running if sequence.images and not sequence.text_left)
+    sequence = min(waiting, key=lambda sequence: sequence.serial, default=None)
+    if sequence is None:
+        return None
+    image = sequence.image_at(sequence.num_computed)
+    assert image is not None
+    left = image.end - sequence.num_computed
+    return Chunk(sequence, sequence.num_computed, left if image.in_one_step else min(left, budget))

@@ -1,6 +1,7 @@
 """llama.cpp's C functions, at the lowest cost of importing and calling them.
 
-- Only `llama_cpp.llama_cpp` (the ctypes declarations) is imported. The package's own `__init__` pulls in
+- Only `llama_cpp.llama_cpp` (the ctypes declarations) is imported, and `llama_cpp.mtmd_cpp` for a model that
+  takes images. The package's own `__init__` pulls in
   numpy, jinja2 and a server's worth of modules, which would triple the time to start.
 - A call through `ctypes.CDLL` lets go of the interpreter lock, which is right for what takes long and
   costly for what does not: `quick` has the same functions with the lock held.
@@ -17,9 +18,10 @@ from types import ModuleType
 from typing import Any
 
 
-def _import_declarations() -> Any:
+def import_declarations(name: str) -> Any:
+    """A module of the package: `llama_cpp`, or `mtmd_cpp` for images."""
     if "llama_cpp" in sys.modules:
-        return importlib.import_module("llama_cpp.llama_cpp")
+        return importlib.import_module(f"llama_cpp.{name}")
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(
@@ -30,12 +32,12 @@ def _import_declarations() -> Any:
     package.__spec__ = spec
     sys.modules["llama_cpp"] = package
     try:
-        return importlib.import_module("llama_cpp.llama_cpp")
+        return importlib.import_module(f"llama_cpp.{name}")
     finally:
         del sys.modules["llama_cpp"]
 
 
-L: Any = _import_declarations()
+L: Any = import_declarations("llama_cpp")
 
 
 def _quick_twins() -> Any:
@@ -78,10 +80,10 @@ class LlamaLog:
     def __init__(self) -> None:
         self._recorded: list[str] | None = None
         self._level = 0
-        self._callback = L.llama_log_callback(self._take)
+        self.callback = L.llama_log_callback(self._take)
 
     def install(self) -> None:
-        L.llama_log_set(self._callback, None)
+        L.llama_log_set(self.callback, None)
 
     def record(self) -> list[str]:
         """Start recording; the list fills until the next call of `stop`."""

@@ -14,6 +14,8 @@ from backends.llamacpp.binding import L, quick
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from backends.llamacpp.projector import Projector
+
 OK, NO_CELLS, ABORTED, INVALID = 0, 1, 2, -1
 
 
@@ -55,25 +57,59 @@ class Batch:
         return row
 
 
+class EmbeddingBatch:
+    """A llama_batch of rows [n, width] at positions [1 or 4, n] in one slot; none of them is an output."""
+
+    def __init__(self, rows: NDArray[np.float32], positions: NDArray[np.int32], slot: int) -> None:
+        count = len(rows)
+        self._slot = np.array([slot], np.int32)
+        self._ones = np.ones(count, np.int32)
+        self._slots = np.full(count, self._slot.ctypes.data, np.uint64)
+        self._outputs = np.zeros(count, np.int8)
+        self._rows, self._positions = rows, positions
+        int32_p = ctypes.POINTER(ctypes.c_int32)
+        self.struct = L.llama_batch(
+            count,
+            None,
+            rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            positions.ctypes.data_as(int32_p),
+            self._ones.ctypes.data_as(int32_p),
+            self._slots.ctypes.data_as(ctypes.POINTER(int32_p)),
+            self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+
 class Context:
     """Runs batches and moves KV cells between slots."""
 
-    def __init__(self, pointer: Any, num_vocab: int, *, can_cut: bool = True) -> None:
+    def __init__(
+        self,
+        pointer: Any,
+        num_vocab: int,
+        *,
+        can_cut: bool = True,
+        projector: Projector | None = None,
+    ) -> None:
         self.pointer = pointer
         self._can_cut = can_cut
+        self._projector = projector
         self.batch = Batch(L.llama_n_batch(pointer))
         self._memory = L.llama_get_memory(pointer)
         self._num_vocab = num_vocab
         self.threads: int = L.llama_n_threads(pointer)
 
     def run(self, chunks: Ordered[Chunk]) -> tuple[int, list[int]]:
-        """Run one step; llama_decode's verdict, and the row in the batch at which each chunk starts."""
+        """Run one step; llama_decode's verdict, and the row in the batch at which each chunk starts.
+        Raises EngineError where the step is of an image that cannot be encoded."""
+        if chunks[0].image is not None:
+            return self._run_image(chunks[0]), [0]
         batch = self.batch
         batch.clear()
         rows = []
         for chunk in chunks:
             sequence, end = chunk.sequence, chunk.start + chunk.length
-            row = batch.add(sequence.tokens[chunk.start : end], chunk.start, sequence.slot or 0)
+            position = sequence.position(chunk.start)
+            row = batch.add(sequence.tokens[chunk.start : end], position, sequence.slot or 0)
             batch.outputs[row : row + chunk.scored] = 1
             batch.outputs[row + chunk.length - 1] |= chunk.ends_prompt
             rows.append(row)
@@ -81,10 +117,34 @@ class Context:
 
     def decode(self) -> int:
         """llama_decode on the batch as it stands, until the outcome can be read."""
-        verdict: int = L.llama_decode(self.pointer, self.batch.struct)
+        return self._decode(self.batch.struct)
+
+    def _decode(self, batch: Any) -> int:
+        verdict: int = L.llama_decode(self.pointer, batch)
         if verdict == OK:
             L.llama_synchronize(self.pointer)
         return verdict
+
+    def _run_image(self, chunk: Chunk) -> int:
+        """A part of an image, as embeddings in a batch of its own."""
+        image, sequence, projector = chunk.image, chunk.sequence, self._projector
+        assert image is not None
+        assert projector is not None
+        rows = projector.rows(
+            image.content,
+            sequence.scope,
+            position=sequence.position(image.start),
+            start=chunk.start - image.start,
+            length=chunk.length,
+        )
+        batch = EmbeddingBatch(*rows, sequence.slot or 0)
+        if not image.in_one_step:
+            return self._decode(batch.struct)
+        L.llama_set_causal_attn(self.pointer, False)
+        try:
+            return self._decode(batch.struct)
+        finally:
+            L.llama_set_causal_attn(self.pointer, True)
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """The logits of a batch row that is an output: llama.cpp's own memory, good until the next run."""

@@ -32,7 +32,7 @@ def open_vocabulary(options: Mapping[str, Any]) -> Vocabulary:
         context=0,
         trained_context=0,
         vocab_size=vocabulary.size,
-        capabilities=frozenset({"chat"}),
+        capabilities=frozenset({"chat", "vision"} if options.get("mmproj") else {"chat"}),
         chat_template=template.decode("utf-8", "replace") if template else None,
         bos_token=named.pop("bos_token", ""),
         eos_token=named.pop("eos_token", ""),

@@ -9,7 +9,9 @@ import asyncio
 import itertools
 from array import array
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from backends.llamacpp.binding import L
 from backends.llamacpp.context import Context
@@ -20,8 +22,18 @@ from backends.llamacpp.metrics import render
 from backends.llamacpp.stepper import Answer, Outcome, Stepper
 from backends.llamacpp.vocabulary import Vocabulary
 from backends.serving.compute_thread import ComputeThread, Streams
-from backends.serving.engine import EngineError, GenerateRequest, ModelInfo, Progress, Tokenizer
+from backends.serving.engine import (
+    EngineError,
+    GenerateRequest,
+    ModelInfo,
+    Progress,
+    SeenPrompt,
+    Tokenizer,
+)
 from backends.serving.memory import host_bytes
+
+if TYPE_CHECKING:
+    from backends.llamacpp.projector import Projector
 
 UNLOADED = "The model was unloaded"
 
@@ -38,6 +50,7 @@ class LlamaEngine:
         context: Context | None,
         stepper: Stepper | None,
         embedder: Embedder | None,
+        projector: Projector | None,
         devices: DeviceMeter,
     ) -> None:
         self.info = info
@@ -46,6 +59,8 @@ class LlamaEngine:
         self._context = context
         self._stepper = stepper
         self._embedder = embedder
+        self._projector = projector
+        self._image_reader = ThreadPoolExecutor(1, "images")  # its thread starts with the first
         self._devices = devices
         self._serials = itertools.count()
         self._thread = ComputeThread("llama", self)
@@ -62,6 +77,13 @@ class LlamaEngine:
         with self._streams.follow(answer, self._stepper) as stream:
             async for progress in stream:
                 yield progress
+
+    async def see(self, parts: Sequence[str | bytes], *, add_special: bool) -> SeenPrompt:
+        """As CanSee says."""
+        if self._projector is None:
+            raise EngineError("unsupported", f"{self.info.name} takes no images")
+        read = partial(self._projector.read, parts, add_special=add_special)
+        return await asyncio.get_running_loop().run_in_executor(self._image_reader, read)
 
     async def embed(self, inputs: Sequence[Sequence[int]], *, cache_scope: str = "") -> Vectors:
         """As the Engine protocol says."""
@@ -105,6 +127,7 @@ class LlamaEngine:
 
     async def close(self) -> None:
         """As the Engine protocol says."""
+        await asyncio.to_thread(self._image_reader.shutdown, cancel_futures=True)
         await self._thread.close()
 
     def _check(self, request: GenerateRequest) -> None:
@@ -116,7 +139,10 @@ class LlamaEngine:
                 "context_length_exceeded",
                 f"Prompt and answer would take {total} tokens; the context is {self.info.context}",
             )
-        self._check_tokens(array("i", request.prompt))
+        tokens = array("i", request.prompt)
+        if request.images:
+            tokens = array("i", (token for token in tokens if token >= 0))
+        self._check_tokens(tokens)
 
     def _check_tokens(self, tokens: array[int]) -> None:
         if not tokens or min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
@@ -164,6 +190,8 @@ class LlamaEngine:
         for context in (self._context, self._embedder and self._embedder.context):
             if context:
                 context.free()
+        if self._projector is not None:
+            self._projector.free()
         L.llama_model_free(self._loaded.pointer)
 
 

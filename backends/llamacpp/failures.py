@@ -6,7 +6,6 @@ import os
 import re
 
 from backends.llamacpp import gguf_file
-from backends.llamacpp.options import Options
 from backends.serving.engine import EngineError
 
 # What llama.cpp logs when a load fails -> the contract's kind, and a sentence. First match wins.
@@ -43,25 +42,31 @@ FAILURES: tuple[tuple[str, str, str], ...] = (
         "bad_options",
         "cache_type_k and cache_type_v must be the same",
     ),
+    (
+        r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)\)",
+        "bad_options",
+        "it is the projector of another model (its rows have {1} numbers, this model's {0})",
+    ),
+    (r"unknown projector type: (\S+)", "unsupported", "its kind, {0}, is not supported"),
     (r"invalid split|illegal split", "bad_file", "its parts do not belong together"),
 )
 
 
-def classified(options: Options, lines: list[str]) -> EngineError:
-    """Why llama.cpp refused, from what it logged and from the file itself."""
-    name = os.path.basename(options.path)
+def classified(path: str, lines: list[str]) -> EngineError:
+    """Why llama.cpp refused the file, from what it logged and from the file itself."""
+    name = os.path.basename(path)
     text = "".join(lines)
     if re.search(
         r"not within the file bounds|failed to read|read error|unexpectedly reached", text
     ):
-        truncation = gguf_file.truncation(options.path)
+        truncation = gguf_file.truncation(path)
         if truncation:
             return EngineError("bad_file", truncation)
     for pattern, kind, sentence in FAILURES:
         match = re.search(pattern, text, re.IGNORECASE)
         if match:
             return EngineError(kind, f"{name} cannot be loaded: {sentence.format(*match.groups())}")
-    truncation = gguf_file.truncation(options.path)
+    truncation = gguf_file.truncation(path)
     if truncation:
         return EngineError("bad_file", truncation)
     return EngineError("bad_file", f"{name} cannot be loaded: {_last_complaint(lines)}")

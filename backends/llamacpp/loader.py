@@ -68,7 +68,7 @@ def load(options: Options, progress: Callable[[float], None]) -> Loaded:
     pointer = L.llama_model_load_from_file(os.fsencode(options.path), params)
     log.stop()
     if not pointer:
-        raise classified(options, lines)
+        raise classified(options.path, lines)
     pooling = _pooling(pointer)
     return Loaded(pointer, options, L.llama_model_n_ctx_train(pointer), pooling, keep)
 
@@ -79,7 +79,7 @@ def open_context(loaded: Loaded, params: Any) -> Any:
     pointer = L.llama_init_from_model(loaded.pointer, params)
     log.stop()
     if not pointer:
-        raise classified(loaded.options, lines)
+        raise classified(loaded.options.path, lines)
     _attach_adapters(loaded, pointer)
     return pointer
 

@@ -52,6 +52,8 @@ class Options:
     rope_freq_base: float = 0.0
     rope_freq_scale: float = 0.0
     lora: tuple[tuple[str, float], ...] = ()
+    mmproj: str | None = None
+    image_tokens: int | None = None
 
 
 def parse(raw: Mapping[str, Any]) -> Options:
@@ -82,6 +84,8 @@ def parse(raw: Mapping[str, Any]) -> Options:
         rope_freq_base=read("rope_freq_base", number, 0.0),
         rope_freq_scale=read("rope_freq_scale", number, 0.0),
         lora=read("lora", _adapters, ()),
+        mmproj=read("mmproj", _file, None),
+        image_tokens=read("image_tokens", whole(1), None),
     )
 
 
@@ -89,6 +93,12 @@ def _switch(value: Any) -> int:
     return (
         SWITCHES["on" if value else "off"] if isinstance(value, bool) else one_of(SWITCHES)(value)
     )
+
+
+def _file(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a path")
+    return value
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

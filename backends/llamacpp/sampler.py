@@ -71,6 +71,7 @@ class Sampler:
         start = 0 if params.penalty_last_n < 0 else max(0, len(tokens) - params.penalty_last_n)
         if params.repetition_penalty != 1.0:
             seen = np.unique(np.asarray(tokens[start:], dtype=np.int32))
+            seen = seen[seen >= 0]  # what stands for images is no token
             scores = shaped[seen]
             factor = np.float32(params.repetition_penalty)
             shaped[seen] = np.where(scores > 0, scores / factor, scores * factor)

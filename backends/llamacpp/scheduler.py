@@ -13,6 +13,8 @@ Rules:
    same once more. This is the one case in which later arrivals may pass.
 4. When cells run short: kept sequences go first, least recently used first; then the youngest running
    sequence gives its cells up and is computed again later. Alone, a sequence always fits.
+5. A step runs text or a part of one image: llama.cpp takes no batch of both. Where both wait, they take
+   turns, so that no image holds up an answer. An image is taken over whole or not at all.
 
 Slots below `max_running` run; those above only keep. Without `keep`, what is kept stays in its cells of
 the pool. With it, it is saved outside of them, up to so many tokens, and brought back when it is wanted:
@@ -28,7 +30,7 @@ from collections.abc import Sequence as Ordered
 from heapq import heappop, heappush
 from typing import Protocol
 
-from backends.llamacpp.batch import Chunk, plan_chunks
+from backends.llamacpp.batch import Chunk, plan_chunks, plan_image
 from backends.llamacpp.cache import PrefixCache
 from backends.llamacpp.cells import CellLedger
 from backends.llamacpp.sequence import Sequence, common_prefix
@@ -42,7 +44,7 @@ class KvMemory(Protocol):
     """Moves cells between slots, between steps."""
 
     def copy(self, source: int, target: int, length: int) -> bool:
-        """Give the empty `target` the first `length` positions of `source`; False where the model's
+        """Give the empty `target` the positions of `source` before `length`; False where the model's
         memory no longer has them all, with `target` in any state."""
         ...
 
@@ -55,7 +57,7 @@ class KvMemory(Protocol):
         ...
 
     def restore(self, saved: object, slot: int, length: int) -> bool:
-        """Give the empty `slot` the first `length` positions of `saved`, which needs free cells for all
+        """Give the empty `slot` the positions of `saved` before `length`, which needs free cells for all
         of it meanwhile; False where that fails, with `slot` in any state."""
         ...
 
@@ -86,6 +88,7 @@ class Scheduler:
         self.num_preempted = 0
         self._memory = memory
         self._keep_tokens = keep
+        self._ran_image = False
         self._run_slots = list(range(max_running))
         self._keep_slots = list(range(max_running, max_slots))
 
@@ -100,12 +103,21 @@ class Scheduler:
         """Admit whom there is room for, and say what the next step computes."""
         self._admit()
         while True:
-            chunks = plan_chunks(self.running, self.budget, self.max_outputs)
+            chunks = self._plan()
             if self._make_room(sum(chunk.length for chunk in chunks)):
                 return chunks
 
+    def _plan(self) -> list[Chunk]:
+        """Rule 5."""
+        texts = plan_chunks(self.running, self.budget, self.max_outputs)
+        image = plan_image(self.running, self.budget)
+        if image is None or (texts and self._ran_image):
+            return texts
+        return [image]
+
     def advance(self, chunks: Ordered[Chunk]) -> None:
         """The step was computed."""
+        self._ran_image = bool(chunks) and chunks[0].image is not None
         for chunk in chunks:
             sequence = chunk.sequence
             assert sequence.slot is not None, "a chunk outlived its sequence's slot"
@@ -184,7 +196,10 @@ class Scheduler:
                     length = common_prefix(other.tokens, sequence.tokens, reach)
                     if length > (best[1] if best else 0):
                         best = other.slot, length
-        return best if best and best[1] >= MIN_SHARED else None
+        if best is None:
+            return None
+        slot, length = best[0], sequence.uncut(best[1])
+        return (slot, length) if length >= MIN_SHARED else None
 
     def _start(self, sequence: Sequence) -> bool:
         """Give `sequence` a slot and the cells it can take over; False when the pool has no room."""
@@ -197,7 +212,7 @@ class Scheduler:
             self.cells.release(slot)
             return False
         heappop(self._run_slots)
-        if source is not None and not self._take_over(source, slot, length):
+        if source is not None and not self._take_over(sequence, source, slot, length):
             length = 0
         self.waiting.remove(sequence)
         self.running.append(sequence)
@@ -212,24 +227,21 @@ class Scheduler:
         wanted += sum(other.num_left + _headroom(other) for other in self.running)
         return self.cells.held_by(slots) + wanted <= self.cells.size
 
-    def _take_over(self, source: int, slot: int, length: int) -> bool:
+    def _take_over(self, sequence: Sequence, source: int, slot: int, length: int) -> bool:
         if source >= self.max_running:
             self.cache.touch(source)
-        saved = self.cache.saved(source)
-        if saved is not None:
-            done = self._bring_back(saved, self.cache.length(source), slot, length)
-        else:
-            done = self._memory.copy(source, slot, length)
+        position, saved = sequence.position(length), self.cache.saved(source)
+        if saved is None:
+            done = self._memory.copy(source, slot, position)
+        elif done := self._bring_back(saved, self.cache.length(source), slot, position):
+            self.cells.extend(slot, length)
         if not done:
             self._memory.remove(slot)
             self.cells.release(slot)
         return done
 
-    def _bring_back(self, saved: object, whole: int, slot: int, length: int) -> bool:
-        if self.cells.free < whole or not self._memory.restore(saved, slot, length):
-            return False
-        self.cells.extend(slot, length)
-        return True
+    def _bring_back(self, saved: object, whole: int, slot: int, position: int) -> bool:
+        return self.cells.free >= whole and self._memory.restore(saved, slot, position)
 
     # Room
 
@@ -277,15 +289,15 @@ class Scheduler:
         if not self._keep_slots and not self._drop_oldest():
             return
         if self._keep_tokens is None:
-            self._keep_in_cells(tokens, sequence.scope, slot)
+            self._keep_in_cells(sequence, tokens, slot)
         else:
             self._keep_outside(tokens, sequence.scope, slot, self._keep_tokens)
 
-    def _keep_in_cells(self, tokens: array[int], scope: str, slot: int) -> None:
+    def _keep_in_cells(self, sequence: Sequence, tokens: array[int], slot: int) -> None:
         keep = heappop(self._keep_slots)
         self.cells.share(slot, keep, len(tokens))
-        if self._memory.copy(slot, keep, len(tokens)):
-            self.cache.add(keep, tokens, scope)
+        if self._memory.copy(slot, keep, sequence.position(len(tokens))):
+            self.cache.add(keep, tokens, sequence.scope)
         else:
             self._free_kept(keep)
 

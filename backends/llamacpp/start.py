@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backends.llamacpp.context import Context
     from backends.llamacpp.embedder import Embedder
     from backends.llamacpp.engine import LlamaEngine
+    from backends.llamacpp.projector import Projector
     from backends.llamacpp.stepper import Stepper
 
 MAX_SLOTS = 256  # llama.cpp's own bound on sequences in one unified KV cache
@@ -47,9 +48,18 @@ def _assemble(loaded: Loaded, devices: DeviceMeter) -> LlamaEngine:
 
     _refuse_what_cannot_run(loaded)
     vocabulary = Vocabulary(loaded.pointer)
-    context, stepper = _generator(loaded, vocabulary) if loaded.kind == "generate" else (None, None)
+    projector = _projector(loaded)
+    context, stepper = (
+        _generator(loaded, vocabulary, projector) if loaded.kind == "generate" else (None, None)
+    )
     embedder = _embedder(loaded, vocabulary)
-    info = describe(loaded, vocabulary, generates=stepper is not None, embeds=embedder is not None)
+    info = describe(
+        loaded,
+        vocabulary,
+        generates=stepper is not None,
+        embeds=embedder is not None,
+        sees=projector is not None,
+    )
     return LlamaEngine(
         loaded,
         info,
@@ -57,11 +67,14 @@ def _assemble(loaded: Loaded, devices: DeviceMeter) -> LlamaEngine:
         context=context,
         stepper=stepper,
         embedder=embedder,
+        projector=projector,
         devices=devices,
     )
 
 
-def describe(loaded: Loaded, vocabulary: Vocabulary, *, generates: bool, embeds: bool) -> ModelInfo:
+def describe(
+    loaded: Loaded, vocabulary: Vocabulary, *, generates: bool, embeds: bool, sees: bool
+) -> ModelInfo:
     """What the serving layer needs to know of the model."""
     raw = L.llama_model_chat_template(loaded.pointer, None)
     template = raw.decode("utf-8", "replace") if raw else None
@@ -73,6 +86,8 @@ def describe(loaded: Loaded, vocabulary: Vocabulary, *, generates: bool, embeds:
             capabilities.add("infill")
         if template:
             capabilities.add("chat")
+        if template and sees:
+            capabilities.add("vision")
     return ModelInfo(
         name=loaded.options.model,
         context=loaded.context,
@@ -103,7 +118,22 @@ def _refuse_what_cannot_run(loaded: Loaded) -> None:
         raise EngineError("bad_options", "context: the model does not say what it was trained for")
 
 
-def _generator(loaded: Loaded, vocabulary: Vocabulary) -> tuple[Context, Stepper]:
+def _projector(loaded: Loaded) -> Projector | None:
+    path = loaded.options.mmproj
+    if path is None:
+        return None
+    if loaded.kind != "generate":
+        raise EngineError(
+            "bad_options", "mmproj: a model that only makes embeddings takes no images"
+        )
+    from backends.llamacpp.projector import open_projector
+
+    return open_projector(loaded, path)
+
+
+def _generator(
+    loaded: Loaded, vocabulary: Vocabulary, projector: Projector | None
+) -> tuple[Context, Stepper]:
     from backends.llamacpp.context import Context
     from backends.llamacpp.pace import Pace
     from backends.llamacpp.scheduler import Scheduler
@@ -111,7 +141,7 @@ def _generator(loaded: Loaded, vocabulary: Vocabulary) -> tuple[Context, Stepper
 
     params = loader.generation_params(loaded)
     pointer = loader.open_context(loaded, params)
-    context = Context(pointer, vocabulary.size, can_cut=loaded.can_cut)
+    context = Context(pointer, vocabulary.size, can_cut=loaded.can_cut, projector=projector)
     largest = L.llama_n_batch(context.pointer)
     is_fixed = loaded.options.batch is not None or loader.is_offloading(loaded.options)
     pace = Pace(largest if is_fixed else max(64, 2 * loaded.options.parallel), largest)

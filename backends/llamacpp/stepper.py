@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from backends.llamacpp.batch import Chunk
 from backends.llamacpp.context import ABORTED, NO_CELLS, OK
 from backends.llamacpp.pace import Pace
 from backends.llamacpp.sampler import Sampler, scored
 from backends.llamacpp.scheduler import KvMemory, Scheduler
-from backends.llamacpp.sequence import Sequence, token_array
+from backends.llamacpp.sequence import ImageSpan, Sequence, token_array
 from backends.llamacpp.vocabulary import Vocabulary
 from backends.serving.engine import EngineError, FinishReason, GenerateRequest, Progress, Token
 
@@ -45,6 +45,7 @@ class Answer:
             request.max_tokens,
             request.cache_scope,
             score_prompt=request.prompt_logprobs,
+            images=tuple(cast("Ordered[ImageSpan]", request.images)),
         )
         self.prompt_scores = {} if request.prompt_logprobs else None
 
@@ -109,12 +110,16 @@ class Stepper:
         if not chunks:
             return []
         begun = monotonic()
-        verdict, rows = self._context.run(chunks)
+        try:
+            verdict, rows = self._context.run(chunks)
+        except EngineError as error:  # of an image, which has the step for itself
+            return self._end([chunk.sequence for chunk in chunks], error)
         self.counters.steps += 1
         if verdict == OK:
             self._num_failures = 0
-            num_tokens = sum(chunk.length for chunk in chunks)
-            self.scheduler.budget = self._pace.record(num_tokens, monotonic() - begun)
+            if chunks[0].image is None:  # the time of an image is its encoder's
+                num_tokens = sum(chunk.length for chunk in chunks)
+                self.scheduler.budget = self._pace.record(num_tokens, monotonic() - begun)
             self.scheduler.advance(chunks)
             return self._read(chunks, rows)
         if verdict == NO_CELLS:

@@ -8,10 +8,18 @@ from dataclasses import replace
 from backends.serving.at_least import AtLeast
 from backends.serving.chat import chat_text, continued_text
 from backends.serving.choices import Choice
-from backends.serving.engine import Engine, GenerateRequest, Grammar, SamplingParams
+from backends.serving.engine import (
+    CanSee,
+    Engine,
+    GenerateRequest,
+    Grammar,
+    SamplingParams,
+    SeenPrompt,
+)
 from backends.serving.errors import bad_request
 from backends.serving.model import ServedModel
 from backends.serving.openai import ChatReply, CompletionReply
+from backends.serving.pictures import with_marks
 from backends.serving.prompts import checked_tokens, infill_prompts, read_prompts, room
 from backends.serving.requests import (
     MAX_LOGPROBS,
@@ -35,12 +43,17 @@ async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatRepl
     check(request)
     engine, template = model.engine, model.template
     toolbox = read_toolbox(request)
+    request, pictures = with_marks(request) if engine.info.sees else (request, None)
     text = chat_text(template, request)
     # A template that writes BOS itself must not get a second one from the tokenizer.
     bos = engine.info.bos_token
     writes_bos = bool(bos) and text.startswith(bos)
-    prompt = await model.encoder.encode(text, add_special=not writes_bos)
-    max_tokens = room(engine, prompt, _wanted_tokens(request), "messages")
+    if pictures:
+        assert isinstance(engine, CanSee)
+        prompt = await engine.see(pictures.parts(text), add_special=not writes_bos)
+    else:
+        prompt = SeenPrompt(await model.encoder.encode(text, add_special=not writes_bos))
+    max_tokens = room(engine, prompt.tokens, _wanted_tokens(request), "messages")
     begun = _begun(model.dialect, text, continued_text(request))
     grammar = await _chat_grammar(model, request, toolbox, begun)
     grammar = _long_enough(model, request, _wanted_tokens(request), grammar)
@@ -49,7 +62,9 @@ async def chat(model: ServedModel, request: ChatRequest, scope: str) -> ChatRepl
     choices = [
         Choice(
             index,
-            GenerateRequest(prompt, max_tokens, _seeded(params, index), scope),
+            GenerateRequest(
+                prompt.tokens, max_tokens, _seeded(params, index), scope, images=prompt.images
+            ),
             engine.tokenizer,
             stops(request),
             *_reading(model, toolbox, begun),

@@ -22,7 +22,8 @@ import msgspec
 
 from backends.serving.chat import ChatTemplate, chat_text
 from backends.serving.engine import EngineError, ModelInfo, Tokenizer
-from backends.serving.errors import RequestError
+from backends.serving.errors import RequestError, bad_request
+from backends.serving.pictures import with_marks
 from backends.serving.requests import ChatRequest, decode
 
 MOST_OPEN = 8  # vocabularies kept
@@ -60,6 +61,8 @@ class Counter:
 
     def _count(self, engine: str, options: dict[str, Any], chat: ChatRequest) -> int:
         vocabulary, template = self._vocabulary(engine, options)
+        if vocabulary.info.sees and with_marks(chat)[1]:
+            raise bad_request("Tokens of images are not counted without the model", "messages")
         text = chat_text(template, chat)
         bos = vocabulary.info.bos_token
         writes_bos = bool(bos) and text.startswith(bos)

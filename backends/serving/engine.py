@@ -82,6 +82,16 @@ class GenerateRequest:
     sampling: SamplingParams
     cache_scope: str = ""  # prompt prefixes are shared only within one scope (one API key)
     prompt_logprobs: bool = False  # also score the prompt (completions with echo and logprobs)
+    images: Sequence[object] = ()  # of a prompt with images: what `see` gave
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPrompt:
+    """A prompt, perhaps with images. Where one stands, `tokens` has as many stand-ins as the model makes of it:
+    negative numbers, the same for the same image and for no other."""
+
+    tokens: Sequence[int]
+    images: Sequence[object] = ()  # the engine's own, for `GenerateRequest.images`
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +133,11 @@ class ModelInfo:
         default_factory=dict
     )  # others by name: those of the template, and fim_prefix, fim_suffix, fim_middle for infill
     embedding_length: int = 0
+
+    @property
+    def sees(self) -> bool:
+        """Whether its prompts may have images."""
+        return "vision" in self.capabilities
 
 
 class Tokenizer(Protocol):
@@ -181,6 +196,16 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop computing and free the model. Sequences still running end with EngineError."""
+        ...
+
+
+@runtime_checkable
+class CanSee(Protocol):
+    """An engine that may take images. Whether its model does, the capability `vision` says."""
+
+    async def see(self, parts: Sequence[str | bytes], *, add_special: bool) -> SeenPrompt:
+        """A prompt of texts and of images between them, each a PNG, JPEG, GIF or BMP file; `add_special`
+        as the Tokenizer has it. Raises EngineError `bad_request` for an image that cannot be read."""
         ...
 
 

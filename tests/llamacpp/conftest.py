@@ -53,6 +53,7 @@ def write_model(
     context: int = 2048,
     pooling: int | None = None,
     layers: int = 2,
+    sections: list[int] | None = None,
 ) -> Path:
     """A random causal model whose greedy answers do not repeat one token for ever."""
     tokens = vocabulary()
@@ -68,6 +69,8 @@ def write_model(
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(width // heads)
     writer.add_vocab_size(len(tokens))
+    if sections is not None:
+        writer.add_rope_dimension_sections(sections)
     if pooling is not None:
         writer.add_pooling_type(gguf.PoolingType(pooling))
     add_vocabulary(writer, tokens)

@@ -11,7 +11,6 @@ import gguf
 import pytest
 
 from backends.llamacpp import failures, loader
-from backends.llamacpp.options import parse
 from backends.llamacpp.start import load
 from backends.serving.engine import EngineError
 from tests.serving.engine_client import EngineClient
@@ -105,7 +104,7 @@ def test_a_header_without_a_key(tmp_path: Path) -> None:
     ],
 )
 def test_what_llama_logs_is_classified(tiny: Path, line: str, kind: str) -> None:
-    error = failures.classified(parse({"path": str(tiny)}), ["llama_model_load: ", line + "\n"])
+    error = failures.classified(str(tiny), ["llama_model_load: ", line + "\n"])
     assert error.kind == kind
     assert error.reason.startswith("tiny.gguf cannot be loaded: ")
 
