@@ -44,9 +44,9 @@ def test_it_agrees_with_the_reference_reader(make_gguf: Make) -> None:
 
 def test_a_large_vocabulary_is_stepped_over_quickly(make_gguf: Make) -> None:
     path = make_gguf(words=150_000)
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert read_header(path).lengths["tokenizer.ggml.tokens"] == 150_000
-    assert time.perf_counter() - begin < 0.5  # 15 ms when nothing else runs
+    assert time.process_time() - begin < 0.5  # 15 ms when nothing else runs
 
 
 def test_a_file_cut_off_anywhere_is_named(make_gguf: Make, tmp_path: Path) -> None:

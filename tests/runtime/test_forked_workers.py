@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -55,6 +54,12 @@ async def placement(run_dir, find_parent):
     yield placement
     await placement.close()
     assert not placement.parents
+
+
+def cpu_s(pid: int) -> float:
+    """What it has computed; the time on a clock depends on who else runs."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def parent_of(placement) -> int:
@@ -241,17 +246,14 @@ class TestPaged:
         yield placement
         await placement.close()
 
-    async def test_only_the_first_worker_waits_for_imports(self, launch, placement):
-        taken = []
+    async def test_only_the_parent_spends_time_on_imports(self, launch, placement):
         for _ in range(2):
-            begun = time.monotonic()
             worker = launch("paged", **PAGED)
             facts = await worker.ready()
-            taken.append(time.monotonic() - begun)
             assert "chat" in facts.capabilities
+            [parent] = placement.parents.values()
+            assert cpu_s(worker.handle.pid) < cpu_s(parent) / 2
             await worker.stopped()
-        assert placement.parents
-        assert taken[1] < taken[0] / 2
 
     async def test_it_answers_as_a_started_one_does(self, launch, placement):
         forked, started = launch("paged", **PAGED), launch("paged", **PAGED, env={"SOME": "1"})
