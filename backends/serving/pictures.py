@@ -24,7 +24,7 @@ MAX_PIXELS = (
     64_000_000  # of all images of one request: what a decoder unpacks is many times the file
 )
 
-_IMAGES = frozenset({"image_url", "input_image"})
+_IMAGES = frozenset({"image_url", "input_image", "image"})
 _DATA = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
