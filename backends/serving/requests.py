@@ -69,6 +69,12 @@ class Generation(msgspec.Struct, kw_only=True):
     xtc_probability: Any = None
     dynatemp_range: Any = None
     samplers: Any = None
+    top_n_sigma: Any = None
+    n_predict: Any = None
+    prompt_logprobs: Any = None
+    no_repeat_ngram_size: Any = None
+    logits_processors: Any = None
+    lora: Any = None
 
 
 class ChatRequest(Generation, kw_only=True):
@@ -83,6 +89,8 @@ class ChatRequest(Generation, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     enable_thinking: bool | None = None
+    thinking: dict[str, Any] | None = None  # the same in the words of DeepSeek and GLM
+    reasoning: dict[str, Any] | None = None  # and of OpenRouter
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None
     functions: Any = None
@@ -93,6 +101,16 @@ class ChatRequest(Generation, kw_only=True):
     chat_template: Any = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
+
+    def __post_init__(self) -> None:
+        """One wish is told in many ways."""
+        thinking, reasoning = self.thinking or {}, self.reasoning or {}
+        if self.reasoning_effort is None and isinstance(reasoning.get("effort"), str):
+            self.reasoning_effort = reasoning["effort"]
+        if self.enable_thinking is None:
+            is_off = thinking.get("type") == "disabled" or reasoning.get("enabled") is False
+            is_on = thinking.get("type") == "enabled" or reasoning.get("enabled") is True
+            self.enable_thinking = False if is_off else True if is_on else None
 
 
 class CompletionRequest(Generation, kw_only=True):
@@ -209,7 +227,8 @@ def check(request: Generation) -> None:
     for name, harmless in _HARMLESS.items():
         value = getattr(request, name, None)
         if value is not None and value not in harmless:
-            raise bad_request(f"{name} is not supported by this worker; leave it out", name)
+            instead = f"use {_INSTEAD[name]}" if name in _INSTEAD else "leave it out"
+            raise bad_request(f"{name} is not supported by this worker; {instead}", name)
 
 
 # Fields that would change the answer, were they served, and values that would not.
@@ -226,6 +245,12 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "xtc_probability": (0,),
     "dynatemp_range": (0,),
     "samplers": (),
+    "top_n_sigma": (-1, 0),
+    "n_predict": (-1,),
+    "prompt_logprobs": (),
+    "no_repeat_ngram_size": (0,),
+    "logits_processors": ([],),
+    "lora": ([],),
     "functions": ([],),
     "function_call": ("none",),
     "modalities": ([], ["text"]),
@@ -233,6 +258,8 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "chat_template": (),
 }
+
+_INSTEAD = {"functions": "tools", "function_call": "tool_choice", "n_predict": "max_tokens"}
 
 
 def sampling(

@@ -18,7 +18,7 @@ def chat(**fields: Any) -> ChatRequest:
 
 def test_unknown_fields_and_nulls_change_nothing() -> None:
     plain = chat()
-    assert chat(store=True, metadata={"a": 1}, reasoning={}, service_tier="auto") == plain
+    assert chat(store=True, metadata={"a": 1}, verbosity="low", service_tier="auto") == plain
     nulls = dict.fromkeys(set(ChatRequest.__struct_fields__) - {"messages"})
     assert chat(**nulls) == plain
     assert sampling(plain, 300, None) == SamplingParams()
@@ -97,6 +97,10 @@ def test_other_spellings() -> None:
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"min_tokens": -1}, "min_tokens"),
+        ({"n_predict": 5}, "n_predict"),
+        ({"top_n_sigma": 1}, "top_n_sigma"),
+        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"lora": [{"id": 0, "scale": 1}]}, "lora"),
         ({"response_format": "json"}, "response_format"),
         ({"messages": "hi"}, "messages"),
         ({"messages": ["hi"]}, "messages[0]"),
@@ -143,6 +147,25 @@ def test_a_missing_field_is_named() -> None:
     with pytest.raises(RequestError, match="messages is required") as raised:
         decode(b"{}", ChatRequest)
     assert raised.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinks", "effort"),
+    [
+        ({"thinking": {"type": "disabled"}}, False, None),
+        ({"thinking": {"type": "enabled"}}, True, None),
+        ({"thinking": {"type": "enabled"}, "enable_thinking": False}, False, None),
+        ({"reasoning": {"enabled": False}}, False, None),
+        ({"reasoning": {"effort": "low"}}, None, "low"),
+        ({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}, None, "high"),
+        ({"reasoning": {"effort": 5}, "thinking": {"type": []}}, None, None),
+    ],
+)
+def test_thinking_in_other_servers_words(
+    fields: dict[str, Any], thinks: bool | None, effort: str | None
+) -> None:
+    request = chat(**fields)
+    assert (request.enable_thinking, request.reasoning_effort) == (thinks, effort)
 
 
 def test_stops() -> None:
