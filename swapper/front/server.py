@@ -55,6 +55,7 @@ ACTIONS: Final = "/swapper/v1/models/"
 REQUESTS: Final = "/swapper/v1/requests"
 RELOAD: Final = "/swapper/v1/reload"
 UPSTREAM: Final = "/upstream/"
+OURS: Final = (LIST, "/v1/messages/")  # below which nothing is passed on as it comes
 NAMED_ROUTES: Final = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank"}
 )
@@ -307,7 +308,7 @@ class Front:
             return await self._translate(call, translated)
         if path.startswith(RESPONSES):
             return self._translator.kept_response(request, key, path[len(RESPONSES) :])
-        if request.method == "POST" and path.startswith("/v1/") and not path.startswith(LIST):
+        if request.method == "POST" and path.startswith("/v1/") and not path.startswith(OURS):
             return await self._infer(_call(request, key, path, target))
         handler = self._get.get(path)
         if handler is not None:

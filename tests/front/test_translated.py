@@ -135,6 +135,8 @@ async def test_errors_of_swapper_in_the_same_words(bare_house: House) -> None:
     assert (got.status, got.error["type"]) == (413, "request_too_large")
     got = await house.ask("GET", "/v1/messages", b"", key)
     assert (got.status, got.json["type"]) == (405, "error")
+    got = await house.post("/v1/messages/batches", b"{}", key)
+    assert (got.status, got.error["type"]) == (404, "not_found_error")
     house.dispatcher.refusal = Unavailable("queue_full", "full", retry_after_s=2)
     got = await ask(house, key)
     assert (got.status, got.headers["retry-after"]) == (429, "2")

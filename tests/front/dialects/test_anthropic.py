@@ -173,6 +173,7 @@ def test_tool_choice(choice: Json, expected: Json) -> None:
 
 def test_thinking_effort_and_form() -> None:
     assert body(thinking={"type": "disabled"})["chat_template_kwargs"] == {"enable_thinking": False}
+    assert body(thinking={"type": "enabled"})["chat_template_kwargs"] == {"enable_thinking": True}
     assert "chat_template_kwargs" not in body(thinking={"type": "adaptive"})
     form = {"type": "json_schema", "schema": {"type": "object"}}
     found = body(output_config={"effort": "max", "format": form})
@@ -199,6 +200,8 @@ def test_thinking_effort_and_form() -> None:
         ({"tools": [{"input_schema": {}}]}, "tools.0.name"),
         ({"tool_choice": {"type": "maybe"}}, "tool_choice.type"),
         ({"output_config": {"format": {"type": "xml"}}}, "json_schema"),
+        ({"mcp_servers": [{"type": "url"}]}, "mcp_servers"),
+        ({"container": "c"}, "container"),
     ],
 )
 def test_what_is_refused(fields: Json, words: str) -> None:

@@ -38,6 +38,8 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     thinking: Json | None = None
     output_config: Json | None = None
     output_format: Json | None = None
+    mcp_servers: list[Json] | None = None
+    container: str | Json | None = None
 
     @property
     def hides_thinking(self) -> bool:
@@ -51,6 +53,9 @@ def chat_body(request: MessagesRequest) -> Json:
         raise BadRequest("max_tokens is required", param="max_tokens")
     if request.max_tokens < 1:
         raise BadRequest("max_tokens must be at least 1", param="max_tokens")
+    for name in ("mcp_servers", "container"):
+        if getattr(request, name):
+            raise BadRequest(f"{name}: only Anthropic's servers have them; leave it out", param=name)
     body: Json = {**prompt(request), "max_tokens": request.max_tokens}
     for name in ("temperature", "top_p", "top_k"):
         if (value := getattr(request, name)) is not None:
@@ -74,8 +79,8 @@ def prompt(request: MessagesRequest) -> Json:
         body["tools"] = [_tool(tool, f"tools.{i}") for i, tool in enumerate(request.tools)]
     if request.tool_choice:
         body |= _tool_choice(request.tool_choice)
-    if request.hides_thinking:
-        body["chat_template_kwargs"] = {"enable_thinking": False}
+    if (kind := (request.thinking or {}).get("type")) in ("enabled", "disabled"):
+        body["chat_template_kwargs"] = {"enable_thinking": kind == "enabled"}
     effort = str((request.output_config or {}).get("effort"))
     if effort in EFFORTS:
         body["reasoning_effort"] = EFFORTS[effort]
