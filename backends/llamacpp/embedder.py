@@ -1,4 +1,5 @@
-"""Pooled vectors of token sequences, of unit length, in a context of their own. For the engine's thread."""
+"""Pooled vectors of token sequences, of unit length, or what a ranking model says of each, in a context of
+their own. For the engine's thread."""
 
 from __future__ import annotations
 
@@ -37,11 +38,19 @@ class Embedder:
     """Packs as many inputs into a run as the context takes; one run a step."""
 
     def __init__(
-        self, pointer: Any, length: int, num_vocab: int, *, slots: int, max_input: int
+        self,
+        pointer: Any,
+        length: int,
+        num_vocab: int,
+        *,
+        slots: int,
+        max_input: int,
+        ranks: bool = False,
     ) -> None:
         self.context = Context(pointer, num_vocab)
         self.capacity: int = L.llama_n_batch(pointer)
         self.max_input = max_input
+        self.ranks = ranks
         self._length = length
         self._slots = slots
         self._queue: deque[tuple[EmbedJob, int]] = deque()
@@ -108,7 +117,8 @@ class Embedder:
         for slot, (job, index) in enumerate(entries):
             address = quick.llama_get_embeddings_seq(self.context.pointer, slot)
             vector = floats_at(address, self._length)
-            job.vectors[index] = (vector / (np.linalg.norm(vector) or 1.0)).tolist()
+            size = 1.0 if self.ranks else np.linalg.norm(vector) or 1.0
+            job.vectors[index] = (vector / size).tolist()
             if len(job.vectors) == len(job.inputs):
                 job.done([job.vectors[i] for i in range(len(job.inputs))])
 

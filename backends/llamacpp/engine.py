@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from backends.llamacpp import ranking
 from backends.llamacpp.binding import L
 from backends.llamacpp.context import Context
 from backends.llamacpp.devices import DeviceMeter
@@ -62,6 +63,7 @@ class LlamaEngine:
         self._projector = projector
         self._image_reader = ThreadPoolExecutor(1, "images")  # its thread starts with the first
         self._devices = devices
+        self._pairs = ranking.Pairs(loaded.pointer, vocabulary)
         self._serials = itertools.count()
         self._thread = ComputeThread("llama", self)
         self._streams: Streams[Answer] = Streams(self._thread)
@@ -87,9 +89,21 @@ class LlamaEngine:
 
     async def embed(self, inputs: Sequence[Sequence[int]], *, cache_scope: str = "") -> Vectors:
         """As the Engine protocol says."""
-        embedder = self._embedder
-        if embedder is None:
+        if self._embedder is None or self._embedder.ranks:
             raise EngineError("unsupported", f"{self.info.name} makes no embeddings")
+        return await self._pooled(self._embedder, inputs)
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """As CanRank says."""
+        return self._pairs(query, document)
+
+    async def rank(self, pairs: Sequence[Sequence[int]], *, cache_scope: str = "") -> list[float]:
+        """As CanRank says."""
+        if self._embedder is None or not self._embedder.ranks:
+            raise EngineError("unsupported", f"{self.info.name} ranks nothing")
+        return [ranking.score(outputs) for outputs in await self._pooled(self._embedder, pairs)]
+
+    async def _pooled(self, embedder: Embedder, inputs: Sequence[Sequence[int]]) -> Vectors:
         for tokens in inputs:
             self._check_tokens(array("i", tokens))
             if len(tokens) > embedder.max_input:

@@ -111,7 +111,7 @@ def embedding_params(loaded: Loaded, pooling: int) -> Any:
     if loaded.is_causal:
         num_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(loaded.pointer))
         rows = max(512, MAX_LOGITS_BYTES // (4 * num_vocab))
-        batch = min(batch, LAST_BATCH if pooling == POOLING_LAST else rows)
+        batch = min(batch, LAST_BATCH if pooling in (POOLING_LAST, POOLING_RANK) else rows)
     params.n_ctx = loaded.context
     params.n_batch = params.n_ubatch = max(batch, options.parallel)
     params.n_seq_max = options.parallel

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from backends.llamacpp import loader, options
+from backends.llamacpp import loader, options, ranking
 from backends.llamacpp.binding import L
 from backends.llamacpp.devices import DeviceMeter
 from backends.llamacpp.loader import POOLING_NONE, POOLING_RANK, Loaded
@@ -79,7 +79,9 @@ def describe(
     raw = L.llama_model_chat_template(loaded.pointer, None)
     template = raw.decode("utf-8", "replace") if raw else None
     named = vocabulary.named
-    capabilities = {"embeddings"} if embeds else set()
+    capabilities = set()
+    if embeds:
+        capabilities.add("rerank" if loaded.pooling == POOLING_RANK else "embeddings")
     if generates:
         capabilities.add("completions")
         if named.keys() >= {"fim_prefix", "fim_suffix", "fim_middle"}:
@@ -105,7 +107,7 @@ def describe(
 def _refuse_what_cannot_run(loaded: Loaded) -> None:
     model = loaded.pointer
     if loaded.pooling == POOLING_RANK:
-        raise EngineError("unsupported", "Reranking models are not supported")
+        ranking.check(model)
     if L.llama_model_has_encoder(model) and L.llama_model_has_decoder(model):
         raise EngineError("unsupported", "Encoder-decoder models are not supported")
     if L.llama_model_is_diffusion(model):
@@ -171,11 +173,14 @@ def _embedder(loaded: Loaded, vocabulary: Vocabulary) -> Embedder | None:
         pooling = POOLINGS["mean"]
     params = loader.embedding_params(loaded, pooling)
     pointer = loader.open_context(loaded, params)
-    in_parts = loaded.is_causal and pooling == POOLINGS["last"]
+    ranks = pooling == POOLING_RANK
+    in_parts = loaded.is_causal and (ranks or pooling == POOLINGS["last"])
+    model = loaded.pointer
     return Embedder(
         pointer,
-        L.llama_model_n_embd_out(loaded.pointer),
+        L.llama_model_n_cls_out(model) if ranks else L.llama_model_n_embd_out(model),
         vocabulary.size,
         slots=params.n_seq_max,
         max_input=loaded.context if in_parts else min(loaded.context, params.n_batch),
+        ranks=ranks,
     )

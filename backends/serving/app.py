@@ -13,7 +13,7 @@ from aiohttp import web
 
 from backends.serving import answers, embeddings
 from backends.serving.choices import Choice, Delta
-from backends.serving.engine import CanSleep, Engine, EngineError
+from backends.serving.engine import CanRank, CanSleep, Engine, EngineError
 from backends.serving.errors import (
     RequestError,
     bad_request,
@@ -31,10 +31,12 @@ from backends.serving.requests import (
     CompletionRequest,
     DetokenizeRequest,
     EmbeddingRequest,
+    RerankRequest,
     ThreadsRequest,
     TokenizeRequest,
     decode,
 )
+from backends.serving.rerank import rerank
 
 MAX_BODY_BYTES = 64 << 20
 KEEPALIVE_S = 3600.0  # the proxy decides which of its connections to keep
@@ -82,6 +84,7 @@ class Serving:
                 web.post("/v1/chat/completions", self.chat),
                 web.post("/v1/completions", self.completions),
                 web.post("/v1/embeddings", self.embeddings),
+                web.post("/v1/rerank", self.rerank),
                 web.get("/v1/models", self.models),
                 web.get("/v1/models/{model:.+}", self.model),
                 web.get("/health", self.health),
@@ -190,6 +193,13 @@ class Serving:
         self._require("embeddings", "embeddings")
         body = decode(await request.read(), EmbeddingRequest)
         answer = await embeddings.embed(self.engine, self.served.encoder, body, _scope(request))
+        return web.Response(body=answer, content_type=_JSON)
+
+    async def rerank(self, request: web.Request) -> web.Response:
+        self._require("rerank", "rerank")
+        assert isinstance(self.engine, CanRank)
+        body = decode(await request.read(), RerankRequest)
+        answer = await rerank(self.engine, self.served.encoder, body, _scope(request))
         return web.Response(body=answer, content_type=_JSON)
 
     def _require(self, capability: str, words: str) -> None:

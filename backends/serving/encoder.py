@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 from backends.serving.engine import Tokenizer
+
+Result = TypeVar("Result")
 
 LONG_TEXT = 4096  # characters; below it, a thread costs more than it saves
 
@@ -30,7 +34,11 @@ class Encoder:
         )
         if len(text) < LONG_TEXT:
             return encode()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, encode)
+        return await self.on_thread(encode)
+
+    async def on_thread(self, work: Callable[[], Result]) -> Result:
+        """What `work`, which makes tokens of texts, comes to."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
         """Wait for the thread. A client that leaves does not stop it, and it needs the model."""

@@ -210,6 +210,22 @@ class CanSee(Protocol):
 
 
 @runtime_checkable
+class CanRank(Protocol):
+    """An engine that may tell how well a document fits a query. Whether its model does, the capability
+    `rerank` says."""
+
+    info: ModelInfo
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """Tokens of the two, as the model was trained to read them together. May be called from any thread."""
+        ...
+
+    async def rank(self, pairs: Sequence[Sequence[int]], *, cache_scope: str = "") -> list[float]:
+        """How well the document of each pair fits its query, from 0 to 1; raises EngineError."""
+        ...
+
+
+@runtime_checkable
 class CanSleep(Protocol):
     """An engine that can give its device memory back and take it again. It need not be able to."""
 

@@ -132,6 +132,15 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
     truncate_prompt_tokens: int | None = None  # cut longer inputs to so many; -1: to the context
 
 
+class RerankRequest(msgspec.Struct, kw_only=True):
+    """`POST /v1/rerank`."""
+
+    query: str
+    documents: list[Any]
+    top_n: int | None = None
+    return_documents: bool | None = None
+
+
 class TokenizeRequest(msgspec.Struct):
     """`POST /tokenize`; `add_special` puts the model's BOS and EOS, `parse_special` reads written ones."""
 

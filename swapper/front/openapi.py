@@ -117,12 +117,13 @@ class CountRequest(msgspec.Struct, kw_only=True):
 
 
 class Rerank(msgspec.Struct, kw_only=True):
-    """`POST /v1/rerank`, for models whose own server has it."""
+    """`POST /v1/rerank`, for models that rank."""
 
     model: str
     query: str
     documents: list[Any]
     top_n: int | None = None
+    return_documents: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ CHAT: Final = "/v1/chat/completions"
 EVENT_ROUTES: Final = frozenset(  # whose streams are events; others may stream sound
     {CHAT, "/v1/completions", "/v1/responses"}
 )
-OWN_ROUTES: Final = frozenset({CHAT, "/v1/completions", "/v1/embeddings"})
+OWN_ROUTES: Final = frozenset({CHAT, "/v1/completions", "/v1/embeddings", "/v1/rerank"})
 JSON_ROUTES: Final = OWN_ROUTES | {"/v1/responses"}  # whatever else may be asked with a form
 OWN_ENGINES: Final = frozenset({"llamacpp", "paged"})
 LONGEST_NAME: Final = 256

@@ -156,7 +156,7 @@ async def test_forms_that_are_wrong_are_refused(house: House, body: bytes, statu
 
 
 async def test_nothing_is_loaded_for_what_an_engine_cannot_do(house: House) -> None:
-    got = await house.post("/v1/rerank", b'{"model":"org/model:7b","query":"q","documents":[]}')
+    got = await house.post("/v1/moderations", b'{"model":"org/model:7b","input":"x"}')
     assert got.status == 404
     assert "llamacpp" in str(got.error["message"])
     assert not house.dispatcher.arrivals

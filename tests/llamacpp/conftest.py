@@ -177,6 +177,9 @@ def write_encoder(path: Path, *, context: int = 64, pooling: int = 2) -> Path:
     add("position_embd", context, width)
     add("token_types", 2, width)
     add_with_bias("token_embd_norm", width)
+    if pooling == gguf.PoolingType.RANK:
+        add_with_bias("cls", width, width)
+        add_with_bias("cls.output", 1, width)
     for layer in range(2):
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             add_with_bias(f"blk.{layer}.{part}", width, width)
@@ -222,6 +225,11 @@ def tiny_q8(model_folder: Path, tiny: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_embedder(model_folder: Path) -> Path:
     return write_model(model_folder / "embedder.gguf", pooling=1, context=256)
+
+
+@pytest.fixture(scope="session")
+def tiny_ranker(model_folder: Path) -> Path:
+    return write_encoder(model_folder / "ranker.gguf", pooling=4)
 
 
 @pytest.fixture(scope="session")
