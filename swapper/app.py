@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -38,6 +39,9 @@ from swapper.runtime.monitor import Monitor
 from swapper.runtime.notify import ServiceManager
 from swapper.runtime.placement.local import LocalPlacement
 from swapper.runtime.status import status_line
+
+if TYPE_CHECKING:
+    from swapper.front.tracing import Tracing
 
 log = structlog.get_logger("swapper")
 
@@ -101,6 +105,9 @@ async def _run(
         front.set_counter(counter)
         reloader = Reloader(config, read, dispatcher, front, service)
         front.set_reload(reloader.reload)
+        tracing = _tracing(dispatcher)
+        if tracing is not None:
+            front.set_tracing(tracing)
         monitor = Monitor(dispatcher, Devices(dispatcher.pids))
         dispatcher.post(DevicesRead(seen.readings))
         dispatcher.glance = monitor.glance if gpus else None
@@ -116,6 +123,8 @@ async def _run(
             for task in tasks:
                 task.cancel()
             await counter.close()
+            if tracing is not None:
+                await tracing.close()
 
 
 async def _serve_until_told(
@@ -190,6 +199,31 @@ async def _placement(gpus: Mapping[str, str]) -> AsyncIterator[LocalPlacement]:
         yield placement
     finally:
         await placement.close()
+
+
+def _tracing(dispatcher: Dispatcher) -> Tracing | None:
+    """Where the environment names a receiver of spans, as OpenTelemetry specifies it."""
+    if not wants_spans(os.environ):
+        return None
+    try:
+        from swapper.front.tracing import Tracing  # needs the extra `otel`
+    except ImportError as error:
+        hint = "pip install 'llm-swapper[otel]', or set OTEL_SDK_DISABLED=true"
+        log.warning("no traces, though OTEL_* asks for them", error=str(error), hint=hint)
+        return None
+    return Tracing(dispatcher.clock)
+
+
+def wants_spans(environ: Mapping[str, str]) -> bool:
+    """Whether a receiver is named, and nothing switched off."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if exporter := environ.get("OTEL_TRACES_EXPORTER"):
+        return exporter == "otlp"
+    return bool(
+        environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
 
 
 def state_dir() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -14,6 +15,9 @@ from swapper.front.form import Form
 from swapper.front.headers import Header
 from swapper.front.keys import Key
 from swapper.runtime.lease import Lease
+
+if TYPE_CHECKING:
+    from swapper.front.tracing import Begun
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class Call:
     error: str | None = None
     number: int | None = None  # among all that have ended, once it has
     new_answer: Callable[..., Answer] = Answer
+    trace: Begun | None = None  # where requests are traced
 
     @property
     def key_name(self) -> str:

@@ -50,6 +50,7 @@ SAID_HERE: Final = HOP_BY_HOP | {
     b"x-swapper-swap-ms",
 }
 
+TRACE_CONTEXT: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _PLAIN_CONNECTION = frozenset({"keep-alive", "close"})
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _run = os.urandom(6).hex()
@@ -71,6 +72,11 @@ def request_headers(raw: Iterable[Header], connection: str, own: Mapping[str, st
     if own:
         kept += [(name.encode(), value.encode()) for name, value in own.items()]
     return kept
+
+
+def trace_context(raw: Iterable[Header]) -> list[Header]:
+    """Those that say what trace a request belongs to (W3C Trace Context)."""
+    return [header for header in raw if header[0].lower() in TRACE_CONTEXT]
 
 
 def response_headers(raw: Iterable[Header]) -> list[Header]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
@@ -41,6 +41,9 @@ from swapper.front.response import Response
 from swapper.front.upstream import Upstream
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.lease import Lease
+
+if TYPE_CHECKING:
+    from swapper.front.tracing import Tracing
 
 log = structlog.get_logger("swapper.front")
 
@@ -71,6 +74,7 @@ class Proxy:
     ) -> None:
         self.is_shutting_down = False
         self.adjustments: Mapping[str, Adjustment] = {}  # by the name that a request gives
+        self.tracing: Tracing | None = None
         self._log = structlog.get_logger("swapper.request").bind()  # once: it is on the hot path
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -125,6 +129,8 @@ class Proxy:
         now = time.perf_counter()
         self._metrics.ended(call, now)
         call.tell(self._log, now)
+        if self.tracing is not None:
+            self.tracing.ended(call, now)
 
     async def _infer(self, call: Call) -> web.StreamResponse:
         self._check_open()
@@ -202,6 +208,8 @@ class Proxy:
         headers.append((b"x-request-id", call.request_id.encode()))
         if call.key is not None:
             headers.append((b"x-swapper-key-id", call.key_name.encode()))
+        if self.tracing is not None:
+            headers = self.tracing.for_worker(call, headers)
         body = call.body
         if endpoint.upstream_model is not None and call.is_inference:
             body = _renamed(call, endpoint.upstream_model)

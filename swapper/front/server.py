@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from urllib.parse import unquote
 
 import structlog
@@ -42,6 +42,9 @@ from swapper.front.translated import Route, Translator
 from swapper.front.upstream import Upstream
 from swapper.runtime.counter import TokenCounter
 from swapper.runtime.dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from swapper.front.tracing import Tracing
 
 log = structlog.get_logger("swapper.front")
 
@@ -207,6 +210,10 @@ class Front:
     def set_counter(self, counter: TokenCounter) -> None:
         """What counts tokens."""
         self._translator.counter = counter
+
+    def set_tracing(self, tracing: Tracing) -> None:
+        """What spans of requests are told to."""
+        self._proxy.tracing = tracing
 
     def set_reload(self, reload: Reload) -> None:
         """What `POST /swapper/v1/reload` does."""

@@ -34,7 +34,7 @@ from swapper.front.dialects.dialect import (
 )
 from swapper.front.dialects.ollama.routes import Chat, Embed, Embeddings, Generate
 from swapper.front.dialects.responses.responses import Responses
-from swapper.front.headers import Header
+from swapper.front.headers import Header, trace_context
 from swapper.front.heartbeat import Heartbeat
 from swapper.front.keys import Key
 from swapper.front.metrics import Metrics
@@ -218,6 +218,9 @@ class Translator:
         headers += [(name.encode(), value.encode()) for name, value in endpoint.headers.items()]
         if call.key is not None:
             headers.append((b"x-swapper-key-id", call.key_name.encode()))
+        headers += trace_context(call.request.raw_headers)
+        if self._proxy.tracing is not None:
+            headers = self._proxy.tracing.for_worker(call, headers)
         return await self._upstream.open(endpoint, "POST", path, headers, body)
 
     # ------------------------------------------------------------ counting
