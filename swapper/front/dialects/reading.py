@@ -15,6 +15,7 @@ from swapper.front.refusal import Refusal
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 OVERFLOW: Final = "context_length_exceeded"
+PROMPTS: Final = ("messages", "prompt", "input")  # fields that may be too long
 
 _PLACE = re.compile(r"^(?P<text>.*?)(?: - at `(?P<place>[^`]*)`)?$", re.DOTALL)
 _MAXIMUM = re.compile(r"maximum (?:context|model) length (?:is|of) (\d+)", re.IGNORECASE)
@@ -110,9 +111,10 @@ def refusal_of_error(given: object, status: int, retry_after_s: int | None = Non
     message = _said(error) or f"the model's server answered with status {status}"
     kind = error.get("type")
     if counts := _overflow(error, message):
-        return Refusal(
-            status, overflow_message(*counts), "invalid_request_error", OVERFLOW, "messages"
-        )
+        param = error.get("param")
+        what = param if param in PROMPTS else PROMPTS[0]
+        words = overflow_message(*counts, what)
+        return Refusal(status, words, "invalid_request_error", OVERFLOW, what)
     return Refusal(
         status,
         message,
@@ -145,11 +147,11 @@ def _overflow(error: Json, message: str) -> tuple[int, int] | None:
     return found if found is not None else None
 
 
-def overflow_message(tokens: int, maximum: int) -> str:
+def overflow_message(tokens: int, maximum: int, what: str) -> str:
     """Words that clients search errors for."""
     return (
-        f"This model's maximum context length is {maximum} tokens. However, your messages "
-        f"resulted in {tokens} tokens. Please reduce the length of the messages."
+        f"This model's maximum context length is {maximum} tokens. However, your {what} "
+        f"resulted in {tokens} tokens. Please reduce the length of the {what}."
     )
 
 

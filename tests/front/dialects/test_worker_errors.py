@@ -27,6 +27,17 @@ def test_overflow_is_told_with_both_numbers(error: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("param", "told"),
+    [("input", "input"), ("prompt", "prompt"), ([], "messages"), (None, "messages")],
+)
+def test_overflow_says_of_what(param: object, told: str) -> None:
+    error = {"message": "too long", "n_prompt_tokens": 9, "n_ctx": 8, "param": param}
+    refusal = refusal_from(400, json.dumps({"error": error}).encode(), "")
+    assert refusal.param == told
+    assert f"your {told} resulted in 9 tokens" in refusal.message
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         (b'{"error":{"message":"no","type":"t","code":5}}', "no"),
