@@ -47,6 +47,7 @@ FAILURES: tuple[tuple[str, str, str], ...] = (
         "bad_options",
         "it is the projector of another model (its rows have {1} numbers, this model's {0})",
     ),
+    (r"image_max_pixels .* is less than", "bad_options", "image_tokens is less than it needs"),
     (r"unknown projector type: (\S+)", "unsupported", "its kind, {0}, is not supported"),
     (r"invalid split|illegal split", "bad_file", "its parts do not belong together"),
 )

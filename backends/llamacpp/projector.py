@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 M: Any = import_declarations("mtmd_cpp")
 
+# Tokens of an image, where its size decides: encoding takes its time by their square, in which no answer
+# goes on, and a CPU is slow at it.
+CPU_IMAGE_TOKENS = 512
+SMALL, LARGE = 64, 8192  # sides of images to ask with how many tokens they take
 MAX_KEPT_BYTES = 64 << 20  # of embeddings, for images that are run in parts or come again
 # libmtmd hands what it cannot read to ffmpeg, taking it for a film. No client's bytes go there.
 NO_PROGRAMS = b"/dev/null"
@@ -40,21 +44,41 @@ def open_projector(loaded: Loaded, path: str) -> Projector:
     """The projector in `path` for the model; raises EngineError with a contract kind."""
     gguf_file.check(path)
     M.mtmd_helper_log_set(log.callback, None)
-    pointer = _opened(loaded, path, loaded.options.image_tokens)
+    pointer = _opened(loaded, path)
     if not M.mtmd_support_vision(pointer):
         M.mtmd_free(pointer)
         raise EngineError("unsupported", f"{os.path.basename(path)} encodes no images")
     in_one_step = bool(M.mtmd_decode_use_non_causal(pointer, None))
-    most = int(loader.generation_params(loaded).n_ubatch)
-    if in_one_step and not 0 < (loaded.options.image_tokens or 0) <= most:
+    step_tokens = int(loader.generation_params(loaded).n_ubatch) if in_one_step else None
+    limit = _limit(loaded, step_tokens)
+    if limit is not None and _tokens(pointer, LARGE) > max(limit, _tokens(pointer, SMALL)):
         M.mtmd_free(pointer)
-        pointer = _opened(loaded, path, most)
-    width = L.llama_model_n_embd_inp(loaded.pointer)
-    return Projector(pointer, width, step_tokens=most if in_one_step else None)
+        pointer = _opened(loaded, path, limit)
+    return Projector(pointer, L.llama_model_n_embd_inp(loaded.pointer), step_tokens=step_tokens)
 
 
-def _opened(loaded: Loaded, path: str, image_tokens: int | None) -> Any:
-    """libmtmd's context. `image_tokens`: most tokens of one image, where the model leaves a choice."""
+def _limit(loaded: Loaded, step_tokens: int | None) -> int | None:
+    """Most tokens that an image shall take; None: the model's own limit."""
+    limit = loaded.options.image_tokens
+    if limit is None and not loader.is_offloading(loaded.options):
+        limit = CPU_IMAGE_TOKENS
+    limits = [number for number in (limit, step_tokens) if number is not None]
+    return min(limits, default=None)
+
+
+def _tokens(pointer: Any, side: int) -> int:
+    """How many tokens an image of so many pixels a side takes, or its largest tile."""
+    bitmap = M.mtmd_bitmap_init(side, side, None)  # without pixels: to be counted, not encoded
+    part, chunks = M.mtmd_input_part(None, bitmap), _Chunks()
+    parts = (ctypes.POINTER(M.mtmd_input_part) * 1)(ctypes.pointer(part))
+    M.mtmd_tokenize_from_parts(pointer, chunks.pointer, parts, 1, False)
+    M.mtmd_bitmap_free(bitmap)
+    images = (chunk for chunk in chunks if _is_image(chunk))
+    return max((int(M.mtmd_input_chunk_get_n_tokens(chunk)) for chunk in images), default=0)
+
+
+def _opened(loaded: Loaded, path: str, image_tokens: int | None = None) -> Any:
+    """libmtmd's context. `image_tokens`: most tokens of one image, where its size decides."""
     options = loaded.options
     params = M.mtmd_context_params_default()
     params.use_gpu = loader.is_offloading(options)
@@ -156,7 +180,7 @@ class Projector:
         names = [(M.mtmd_input_chunk_get_id(chunk) or b"").decode() for chunk in chunks]
         tiles, met = Counter(names), Counter[str]()
         for chunk, name in zip(chunks, names, strict=True):
-            if M.mtmd_input_chunk_get_type(chunk) == M.MTMD_INPUT_CHUNK_TYPE_TEXT:
+            if not _is_image(chunk):
                 tokens.extend(_text_tokens(chunk))
                 continue
             length = int(M.mtmd_input_chunk_get_n_tokens(chunk))
@@ -227,6 +251,10 @@ class Projector:
         if self._pointer:
             M.mtmd_free(self._pointer)
             self._pointer = None
+
+
+def _is_image(chunk: Any) -> bool:
+    return bool(M.mtmd_input_chunk_get_type(chunk) == M.MTMD_INPUT_CHUNK_TYPE_IMAGE)
 
 
 def _text_tokens(chunk: Any) -> list[int]:

@@ -192,6 +192,23 @@ async def test_rows_that_see_each_other_must_fit_into_one_step(open_engine, file
             await engine.see(prompt(png(1)), add_special=False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "length"),
+    [
+        ("qwen2vl_merger", {}, 512),
+        ("qwen2vl_merger", {"image_tokens": 40}, 40),
+        ("mlp", {"image_tokens": 20}, 36),  # always as many: its images are scaled to one size
+    ],
+)
+async def test_a_large_image_takes_no_more_tokens_than_it_may(
+    open_engine, files, kind, options, length
+) -> None:
+    model, projector = files[kind]
+    async with open_engine(model, mmproj=str(projector), **options) as engine:
+        seen = await engine.see([BEFORE, png(1, 1600, 1200), AFTER], add_special=False)
+    assert 0.8 * length <= seen.images[0].length <= length
+
+
 async def test_no_program_is_started_for_what_is_no_image(
     open_engine, files, monkeypatch, tmp_path
 ) -> None:
@@ -224,6 +241,8 @@ def test_projectors_that_do_not_belong(files, tmp_path) -> None:
     assert "another model" in error.reason
     unknown = write_projector(tmp_path / "mmproj-new.gguf", "telescope")
     assert refused(mmproj=str(unknown)).kind == "unsupported"
+    grid, projector = files["qwen2vl_merger"]
+    assert "image_tokens" in refused(path=str(grid), mmproj=str(projector), image_tokens=2).reason
     assert refused(mmproj=str(tmp_path / "none.gguf")).kind == "missing_file"
     assert refused(mmproj=str(model)).kind == "bad_file"
 
