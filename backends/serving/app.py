@@ -41,6 +41,8 @@ from backends.serving.rerank import rerank
 MAX_BODY_BYTES = 64 << 20
 KEEPALIVE_S = 3600.0  # the proxy decides which of its connections to keep
 
+QUIET_S = 0.25  # after the last answer
+
 _JSON = "application/json"
 _STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -69,6 +71,18 @@ class Serving:
             _ = self.served.template
         except RequestError as error:
             print(error.message, file=sys.stderr, flush=True)
+
+    async def prepare(self) -> None:
+        """As soon as nobody has asked for anything for a moment, do ahead what a first grammar needs:
+        it takes a core for a second, where vocabularies are large."""
+        if self.engine.info.capabilities.isdisjoint({"chat", "completions"}):
+            return
+        await asyncio.sleep(QUIET_S)
+        while self.num_in_flight:
+            self._request_ended.clear()
+            await self._request_ended.wait()
+            await asyncio.sleep(QUIET_S)
+        await self.served.prepare()
 
     @property
     def capabilities(self) -> frozenset[str]:

@@ -82,7 +82,9 @@ class _Life:
         gc.freeze()  # what is loaded stays: no collection need look at it again
         gc.enable()
         serving.warm_up()
+        preparing = asyncio.create_task(serving.prepare())
         await self._stop.wait()
+        preparing.cancel()
         try:
             async with asyncio.timeout(None if self._broken is None else BROKEN_GRACE_S):
                 await serving.drained()

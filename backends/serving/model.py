@@ -53,6 +53,10 @@ class ServedModel:
         except GrammarError as error:
             raise bad_request(f"{param} cannot be followed: {_readable(error)}", param) from None
 
+    async def prepare(self) -> None:
+        """Do ahead what the first grammar would have to wait for."""
+        await self._compiler.prepare()
+
     async def close(self) -> None:
         """Wait for the threads that read the model's vocabulary."""
         await asyncio.gather(self.encoder.close(), self._compiler.close())
