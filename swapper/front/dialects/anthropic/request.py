@@ -55,7 +55,9 @@ def chat_body(request: MessagesRequest) -> Json:
         raise BadRequest("max_tokens must be at least 1", param="max_tokens")
     for name in ("mcp_servers", "container"):
         if getattr(request, name):
-            raise BadRequest(f"{name}: only Anthropic's servers have them; leave it out", param=name)
+            raise BadRequest(
+                f"{name}: only Anthropic's servers have them; leave it out", param=name
+            )
     body: Json = {**prompt(request), "max_tokens": request.max_tokens}
     for name in ("temperature", "top_p", "top_k"):
         if (value := getattr(request, name)) is not None:

@@ -200,7 +200,7 @@ class ResponsesTranslation(StreamTranslation):
             "tool_choice": request.tool_choice or "auto",
             "tools": request.tools or [],
             "top_p": request.top_p,
-            "truncation": request.truncation or "disabled",
+            "truncation": "disabled",  # what is too long is refused
             "usage": self._usage,
             "user": request.user,
         }

@@ -62,7 +62,6 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     reasoning: Json | None = None
     metadata: Json | None = None
     user: str | None = None
-    truncation: str | None = None
 
 
 def check(request: ResponsesRequest) -> None:
