@@ -41,9 +41,11 @@ def _movable(
 ) -> tuple[list[Candidate], float]:
     """Who may be moved out now, and when the next one may be."""
     candidates, blocked_until = [], math.inf
-    residents = [w for w in books.workers.values() if _could_go(books, w, waiting, missing)]
-    num_places = sum(not worker.is_asleep for worker in residents)
-    for worker in residents:
+    places = [w for w in books.workers.values() if _is_place(books, w, waiting, missing)]
+    num_places = sum(not worker.is_asleep for worker in places)
+    for worker in places:
+        if worker.state is not WorkerState.READY and not worker.is_asleep:
+            continue
         resident = books.demand[worker.model]
         at = -math.inf if worker.is_asleep else movable_at(worker, resident, waiting, num_places)
         if at <= now:
@@ -67,11 +69,10 @@ def _cost_s(worker: Worker, resident: Demand) -> float:
     return resident.load_or()
 
 
-def _could_go(books: Books, worker: Worker, waiting: Demand, missing: Bytes) -> bool:
-    """Whether the worker holds what is missing and may in time be moved out for it."""
+def _is_place(books: Books, worker: Worker, waiting: Demand, missing: Bytes) -> bool:
+    """Whether the worker holds what is missing, and may, once it is up, be moved out for it."""
     resident = books.demand[worker.model]
-    is_there = worker.state is WorkerState.READY or worker.is_asleep
-    if not is_there or resident is waiting or _stays(books, resident, waiting):
+    if resident is waiting or _stays(books, resident, waiting):
         return False
     holds = books.ledger.charge_of(worker.id)
     return any(holds.get(name, 0) for name in missing)

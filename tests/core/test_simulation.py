@@ -140,6 +140,18 @@ def test_what_is_left_of_a_long_queue_waits_for_its_next_turn():
     assert lone[0].wait_s < 5.0
 
 
+def test_a_place_whose_model_still_loads_is_one_of_those_that_have_their_quantum():
+    """Room for two: whoever waits lets both have their 2 s before the busy one has to drain, though the
+    other is not up yet."""
+    run = World(registry(*MODELS[:3], host=2), load_s={"a": 1.0, "b": 1.0, "c": 30.0})
+    run.requests("a", [n * 0.05 for n in range(400)])
+    run.requests("c", [4.0])
+    run.requests("b", [5.0])
+    run.run()
+    assert [name for _, name in run.starts][:3] == ["a", "c", "b"]
+    assert run.starts[2][0] == pytest.approx(5.0 + 2 * 2.0, abs=0.15)
+
+
 def test_a_slow_stop_delays_nobody_else():
     run = World(registry(*MODELS[:3], host=2), stop_s=4.0)
     for name in "ab":
