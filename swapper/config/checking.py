@@ -19,6 +19,7 @@ from swapper.config.schema import (
     GroupSection,
     Lora,
     MemorySection,
+    engine_of,
 )
 from swapper.core.registry import nearest
 
@@ -104,9 +105,9 @@ def _unknown_key(document: Document, path: KeyPath) -> str:
 
 
 def _engine(document: Document, path: KeyPath) -> str:
-    """The engine of the model that `path` leads into, as the file says."""
+    """The engine of the model that `path` leads into."""
     value: Any = document.value
-    return str(value["models"][path[1]].get("engine"))
+    return str(engine_of(value["models"][path[1]]))
 
 
 def _section(document: Document, path: KeyPath) -> type[BaseModel]:

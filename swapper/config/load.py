@@ -44,13 +44,13 @@ def parse_config(text: str, file: str, folder: Path, environ: Mapping[str, str])
 
 
 def is_llama_swap(value: object) -> bool:
-    """Whether a configuration is llama-swap's: models with `cmd`, and none with an engine."""
+    """Whether a configuration is llama-swap's: models with `cmd`, and none with what only ours have."""
     models = value.get("models") if isinstance(value, Mapping) else None
     if not isinstance(models, Mapping):
         return False
     sections = [model for model in models.values() if isinstance(model, Mapping)]
-    has_engine = any("engine" in section or "engines" in section for section in sections)
-    return not has_engine and any("cmd" in section for section in sections)
+    is_ours = any(key in section for section in sections for key in ("engine", "engines", "path"))
+    return not is_ours and any("cmd" in section for section in sections)
 
 
 class _Loader:

@@ -6,7 +6,7 @@ for `load` and `planning`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -222,7 +222,7 @@ LoraItem: TypeAlias = Annotated[
 class LlamaCppModel(_Model):
     """A GGUF file, served by llama.cpp on CPU, GPU or both."""
 
-    engine: Literal["llamacpp"]
+    engine: Literal["llamacpp"] = "llamacpp"
     path: Text = Field(description="the GGUF file; of a split one, the first part")
     context: From1 = Field(
         default="auto", description="longest prompt plus answer of one request, in tokens"
@@ -253,7 +253,7 @@ class LlamaCppModel(_Model):
 class PagedModel(_Model):
     """A folder of safetensors, served by the paged engine to many at once, on a GPU or on the CPU."""
 
-    engine: Literal["paged"]
+    engine: Literal["paged"] = "paged"
     path: Text = Field(description="the folder, with config.json, tokenizer.json and *.safetensors")
     context: From1 = Field(
         default="auto", description="longest prompt plus answer of one request, in tokens"
@@ -289,7 +289,7 @@ class EchoModel(_Model):
 class CommandModel(_Model):
     """Any server that speaks OpenAI's API, started by a command."""
 
-    engine: Literal["command"]
+    engine: Literal["command"] = "command"
     # Such servers queue or batch by themselves, and what they take at once is not known here.
     parallel: Count = Field(default=64, description="requests at once; the proxy queues beyond it")
     cmd: Words = Field(description="its command line; ${port} and ${model} are filled in; no shell")
@@ -312,7 +312,7 @@ class CommandModel(_Model):
 class UrlModel(_Model):
     """A server that runs already, here or elsewhere."""
 
-    engine: Literal["url"]
+    engine: Literal["url"] = "url"
     # Such servers queue or batch by themselves, and what they take at once is not known here.
     parallel: Count = Field(default=64, description="requests at once; the proxy queues beyond it")
     url: Text = Field(description="its address, without /v1")
@@ -328,6 +328,23 @@ ENGINES: dict[str, type[ModelSection]] = {
     "command": CommandModel,
     "url": UrlModel,
 }
+
+
+def engine_of(section: Mapping[str, object]) -> str | None:
+    """The engine of a model: the one that it names, or the only one that what it has can be meant for."""
+    if "engine" in section:
+        return str(section["engine"])
+    path = section.get("path")
+    if isinstance(path, str):
+        return "llamacpp" if path.lower().endswith(".gguf") else "paged"
+    return next((name for key, name in (("cmd", "command"), ("url", "url")) if key in section), None)
+
+
+def _with_engine(section: object) -> object:
+    if isinstance(section, Mapping) and "engine" not in section:
+        engine = engine_of(section)
+        return section if engine is None else {"engine": engine, **section}
+    return section
 
 
 class ConfigFile(_Section):
@@ -368,14 +385,16 @@ class ConfigFile(_Section):
     defaults: DefaultsSection = Field(
         default=DefaultsSection(), description="for every model that says nothing else"
     )
-    models: dict[str, Annotated[ModelSection, Field(discriminator="engine")]] = Field(
-        min_length=1, description="what is served, by name"
-    )
+    models: dict[
+        str, Annotated[ModelSection, Field(discriminator="engine"), BeforeValidator(_with_engine)]
+    ] = Field(min_length=1, description="what is served, by name")
 
 
 def config_schema() -> dict[str, object]:
     """The JSON schema of a configuration file, for editors."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **ConfigFile.model_json_schema(),
-    }
+    schema = ConfigFile.model_json_schema()
+    models = schema["properties"]["models"]["additionalProperties"]
+    # A model that does not name its engine fits more than one; pydantic is told before which it is.
+    models["anyOf"] = models.pop("oneOf")
+    del models["discriminator"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

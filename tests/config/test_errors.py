@@ -45,6 +45,7 @@ def errors(configure: Configure, text: str) -> list[str]:
         ("groups: {g: {members: [m], maxloaded: 1}}" + MODELS, "1: groups.g.maxloaded: is not known; did you mean 'max_loaded'?"),
         ("models: {}", "1: models: must not be empty"),
         ("listen: 127.0.0.1:1", "1: models: is missing"),
+        ("models: {m: {path: a.gguf, dtype: auto}}", "1: models.m.dtype: belongs to engine paged, not to llamacpp"),
         ("models: {m: {}}", "1: models.m: needs an engine: one of llamacpp, paged, echo, command, url"),
         ("models: {m: {engine: lamacpp}}", "1: models.m: engine 'lamacpp' is not known; did you mean 'llamacpp'?"),
         ("models: {m: {engine: vllm}}", "1: models.m: engine 'vllm' is not known; there are llamacpp, paged, echo, command, url"),

@@ -29,6 +29,22 @@ def test_the_least_there_can_be(configure: Configure) -> None:
     assert config.launches["m"].options == {"model": "m", "parallel": 8}
 
 
+def test_an_engine_need_not_be_named_where_only_one_can_be_meant(
+    configure: Configure, make_gguf: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_gguf("m.GGUF")
+    config = configure("""
+models:
+  file: {path: m.GGUF}
+  folder: {path: checkpoint}
+  program: {cmd: "server --port ${port}"}
+  elsewhere: {url: "http://other:8080"}
+""")
+    engines = {name: model.spec.engine for name, model in config.models.items()}
+    wanted = {"file": "llamacpp", "folder": "paged", "program": "command", "elsewhere": "url"}
+    assert engines == wanted
+
+
 def test_defaults_hold_where_a_model_says_nothing(configure: Configure) -> None:
     config = configure("""
 defaults: {ttl: 1m, max_wait: 3s, queue_timeout: 1h30m, queue_limit: 7, load_timeout: 2s, stop_grace: 500ms}

@@ -272,9 +272,12 @@ def test_routing_settings_are_where_newer_files_have_them() -> None:
 
 
 def test_a_configuration_of_our_own_is_not_taken_for_one() -> None:
-    text = "models: {a: {engine: echo}, b: {cmd: sh}}"
+    for ours in ("{engine: echo}", "{path: a.gguf}"):
+        models = parse_config(f"models: {{a: {ours}, b: {{cmd: sh}}}}", "f", Path("/"), {}).models
+        assert models["b"].spec.engine == "command"
+        assert models["b"].launch.cmd == ("sh",)
     with pytest.raises(ConfigError, match=r"models.b: needs an engine"):
-        parse_config(text, "f", Path("/"), {})
+        parse_config("models: {a: {engine: echo}, b: {ttl: 5m}}", "f", Path("/"), {})
 
 
 def test_a_llama_server_that_swapper_could_serve_itself_is_told_of() -> None:
