@@ -267,7 +267,7 @@ def _failed(
         figures = sizes(books.needs(worker.model, worker.variant))
         reason = f"{failure.reason.rstrip('.')} (set aside for it: {figures})"
         failure = replace(failure, reason=reason)
-    books.note(worker.model, "fail", f"{failure.kind}: {failure.reason}")
+    books.note(worker.model, "fail", f"{failure.kind}: {failure.reason}", failure.kind)
     if was_starting and failure.kind == "out_of_memory" and not demand.short_of_memory:
         _grow_estimate(books, worker)
         demand.short_of_memory = True
@@ -311,7 +311,7 @@ def _unload_requested(books: Books, event: ev.UnloadRequested, now: float) -> No
     refusals.refuse_unloaded(books, books.demand[event.model])
     worker = books.workers.get(event.model)
     if worker is not None:
-        send_off(books, worker, "unloaded on request", now)
+        send_off(books, worker, "request", "unloaded on request", now)
 
 
 def _sleep_requested(books: Books, event: ev.SleepRequested, now: float) -> None:
@@ -359,7 +359,7 @@ def _registry_replaced(books: Books, event: ev.RegistryReplaced, now: float) -> 
         if name in event.changed:
             _forget_measures(books, name)
         if (worker := books.workers.get(name)) is not None:
-            send_off(books, worker, "its configuration changed", now)
+            send_off(books, worker, "configuration", "its configuration changed", now)
     _forget_removed(books)
     _forget_pins(books)
 
@@ -385,4 +385,4 @@ def _shutdown_requested(books: Books, now: float) -> None:
     for demand in books.demand.values():
         refusals.refuse_shutting_down(books, demand)
     for worker in list(books.workers.values()):
-        send_off(books, worker, "shutting down", now)
+        send_off(books, worker, "shutdown", "shutting down", now)

@@ -115,9 +115,9 @@ class Books:
             return ttl_s
         return max(ttl_s, worker.stays_s) if self.is_pinned(worker.model) else worker.stays_s
 
-    def note(self, model: str, action: str, reason: str) -> None:
-        """A line for the decision log."""
-        self.commands.append(ev.Decided(model, action, reason))
+    def note(self, model: str, action: str, reason: str, cause: str = "") -> None:
+        """A line for the decision log; `cause`: see `Decided`."""
+        self.commands.append(ev.Decided(model, action, reason, cause))
 
     def take_commands(self) -> list[ev.Command]:
         """What is to be done, in order; each of them once."""

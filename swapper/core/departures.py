@@ -7,16 +7,21 @@ room for; whoever goes for its own sake stops, unless somebody asked for its sle
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from swapper.core import events as ev
 from swapper.core.books import Books
 from swapper.core.registry import Bytes
 from swapper.core.sizes import sizes
 from swapper.core.worker import Errand, Worker, WorkerState
 
+Cause: TypeAlias = Literal["room", "loan", "other_programs", "request", "configuration", "shutdown"]
+
 
 def send_off(
     books: Books,
     worker: Worker,
+    cause: Cause,
     reason: str,
     now: float,
     errand: Errand | None = None,
@@ -27,10 +32,11 @@ def send_off(
     books.is_settled = False
     if worker.state is WorkerState.STOPPING:
         return
-    worker.errand, worker.is_to_sleep = errand, is_to_sleep
+    worker.errand, worker.is_to_sleep, worker.cause = errand, is_to_sleep, cause
     if worker.num_in_flight and worker.state is WorkerState.READY:
         worker.move(WorkerState.DRAINING)
-        books.note(worker.model, "drain", f"{reason}; {worker.num_in_flight} in flight")
+        reason = f"{reason}; {worker.num_in_flight} in flight"
+        books.note(worker.model, "drain", reason, cause)
     elif not worker.num_in_flight:
         _go(books, worker, reason, now)
 
@@ -42,7 +48,7 @@ def put_to_sleep(books: Books, worker: Worker, reason: str, now: float) -> None:
     if _bed(books, worker) is None:
         books.note(worker.model, "stay", f"{reason}, but it cannot, or the host has no room for it")
     else:
-        send_off(books, worker, reason, now, is_to_sleep=True)
+        send_off(books, worker, "request", reason, now, is_to_sleep=True)
 
 
 def go_if_done(books: Books, now: float) -> None:
@@ -51,13 +57,13 @@ def go_if_done(books: Books, now: float) -> None:
         if worker.state is WorkerState.DRAINING and worker.num_in_flight == 0:
             _go(books, worker, "its answers are done", now)
         elif worker.is_at_rest and books.expires_at(worker) <= now:
-            books.note(worker.model, "expire", "idle past its ttl")
+            books.note(worker.model, "expire", "idle past its ttl", "idle")
             _stop(books, worker, now)
 
 
 def stop(books: Books, worker: Worker, reason: str, now: float) -> None:
     """Whatever it does."""
-    books.note(worker.model, "stop", reason)
+    books.note(worker.model, "stop", reason, worker.cause)
     _stop(books, worker, now)
 
 
@@ -94,7 +100,7 @@ def _go(books: Books, worker: Worker, reason: str, now: float) -> None:
     worker.stopping_since = now
     worker.asleep = bed
     books.ledger.grow(worker.id, bed)
-    books.note(worker.model, "sleep", f"{reason}; it keeps {sizes(bed)}")
+    books.note(worker.model, "sleep", f"{reason}; it keeps {sizes(bed)}", worker.cause)
     timeout_s = books.demand[worker.model].spec.load_timeout_s
     books.commands.append(ev.SleepWorker(worker.id, timeout_s))
 

@@ -324,6 +324,7 @@ class Decided:
     model: str
     action: str  # start, drain, stop, sleep, wake, spare, expire, refuse, fail, pin, unpin, stay
     reason: str
+    cause: str = ""  # in a word: why a worker goes (`departures.Cause`), or how it failed
 
 
 Command: TypeAlias = (

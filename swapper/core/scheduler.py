@@ -217,7 +217,7 @@ class Scheduler:
             worker = books.worker(victim.worker_id)
             assert worker is not None
             errand = Errand(model, needs, missing)
-            send_off(books, worker, f"{model} needs {sizes(missing)}", now, errand)
+            send_off(books, worker, "room", f"{model} needs {sizes(missing)}", now, errand)
             room.expect(books.ledger.charge_of(worker.id), worker.asleep)
 
 

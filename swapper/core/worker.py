@@ -81,6 +81,7 @@ class Worker:
     errand: Errand | None = None  # for whom it goes; None: for its own sake
     can_sleep: bool = False
     is_to_sleep: bool = False  # it goes because somebody asked for that
+    cause: str = ""  # why it goes, in a word
     is_asleep: bool = False  # SLEEPING, and has given back what it can
     asleep: Bytes = field(default_factory=dict)  # what it holds, or will hold, while SLEEPING
     reserved: Bytes = field(default_factory=dict)  # at its start: the estimate

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from swapper.core.books import Books
-from swapper.core.departures import send_off
+from swapper.core.departures import Cause, send_off
 from swapper.core.eviction import Candidate, choose_victims
 from swapper.core.making_room import cost_of_moving
 from swapper.core.room import Room
@@ -34,9 +34,10 @@ def yield_room(books: Books, now: float) -> None:
         if name not in lent and ledger.overdrawn(name) > SLACK * ledger.budget(name)
     }
     if lent:
-        _send_off(books, lent, "memory was lent", now, idle_only=False)
+        _send_off(books, lent, "loan", "memory was lent", now, idle_only=False)
     if taken:
-        _send_off(books, taken, "other programs need memory", now, idle_only=True)
+        why = "other programs need memory"
+        _send_off(books, taken, "other_programs", why, now, idle_only=True)
 
 
 def end_loans(books: Books, now: float) -> None:
@@ -47,7 +48,7 @@ def end_loans(books: Books, now: float) -> None:
 
 
 def _send_off(
-    books: Books, short: dict[str, int], why: str, now: float, *, idle_only: bool
+    books: Books, short: dict[str, int], cause: Cause, why: str, now: float, *, idle_only: bool
 ) -> None:
     workers = [w for w in books.workers.values() if _may_go(books, w, idle_only)]
     candidates = [
@@ -68,7 +69,7 @@ def _send_off(
     for victim in choose_victims(needed, candidates) or ():
         worker = books.worker(victim.worker_id)
         assert worker is not None
-        send_off(books, worker, f"{why}: {sizes(short)}", now)
+        send_off(books, worker, cause, f"{why}: {sizes(short)}", now)
 
 
 def _may_go(books: Books, worker: Worker, idle_only: bool) -> bool:

@@ -135,12 +135,19 @@ class Metrics:
             self.loads[model] += 1
 
 
-def page(metrics: Metrics, snapshot: Snapshot, models: Iterable[str]) -> str:
-    """The whole page, in Prometheus' text format."""
+def page(
+    metrics: Metrics,
+    snapshot: Snapshot,
+    models: Iterable[str],
+    decided: Mapping[tuple[str, str, str], int],
+) -> str:
+    """Our part of the page, in Prometheus' text format. `decided`: how often, by model, action and cause."""
     families = (
         _requests(metrics),
         _load(metrics, snapshot),
         _workers(metrics, snapshot, models),
+        _decided(decided),
+        _devices(snapshot),
         _spans(metrics),
     )
     return "\n".join(line for family in families for line in family) + "\n"
@@ -166,7 +173,8 @@ class Page:
         theirs = await self._pages()
         if not self._text:
             models = self._dispatcher.registry.models
-            ours = page(self.metrics, self._dispatcher.snapshot(), models)
+            decided = self._dispatcher.decided
+            ours = page(self.metrics, self._dispatcher.snapshot(), models, decided)
             self._text = "".join((ours, *(f"{line}\n" for line in relabelled(theirs))))
         return self._text
 
@@ -225,6 +233,31 @@ def _workers(metrics: Metrics, snapshot: Snapshot, models: Iterable[str]) -> lis
         *_family("swapper_model_loads_total", "counter", "Loads that led to an answer.", loads),
         *_family("swapper_worker_memory_bytes", "gauge", "Memory measured, by device.", memory),
     ]
+
+
+def _decided(decided: Mapping[tuple[str, str, str], int]) -> list[str]:
+    samples = {
+        _labels(model=model, action=action, cause=cause): count
+        for (model, action, cause), count in decided.items()
+    }
+    help_text = "Decisions about models; cause: why one goes, or how it failed."
+    return _family("swapper_decisions_total", "counter", help_text, samples)
+
+
+def _devices(snapshot: Snapshot) -> list[str]:
+    samples = {
+        _labels(device=device.name, kind=kind): count
+        for device in snapshot.devices
+        for kind, count in (
+            ("budget", device.budget),
+            ("others", device.others),
+            ("charged", device.charged),
+        )
+    }
+    help_text = (
+        "What models may take, what other programs hold of that, what is set aside for models."
+    )
+    return _family("swapper_device_memory_bytes", "gauge", help_text, samples)
 
 
 def _spans(metrics: Metrics) -> list[str]:

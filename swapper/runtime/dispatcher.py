@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -66,6 +66,7 @@ class Dispatcher:
         self.logs = logs
         self.request_ids = itertools.count(1)
         self.tickets: dict[ev.RequestId, Ticket] = {}
+        self.decided: Counter[tuple[str, str, str]] = Counter()  # model, action, cause
         self.glance: Callable[[], Awaitable[None]] | None = None  # at the GPUs, after a rest
         self._scheduler = scheduler
         self._launches = launches
@@ -255,7 +256,8 @@ class Dispatcher:
                 case ev.Measured():
                     if (launch := self._launches.get(command.model)) is not None:
                         self._memory.remember(launch, command)
-                case ev.Decided(model, action, reason):
+                case ev.Decided(model, action, reason, cause):
+                    self.decided[model, action, cause] += 1
                     log.info(action, model=model, reason=reason)
                     self._memory.log_decision(model, action, reason)
 

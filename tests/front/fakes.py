@@ -62,6 +62,7 @@ class FakeDispatcher:
         self.stays: list[tuple[str, float]] = []
         self.pins: list[tuple[str, bool]] = []
         self.state_after_sleep: WorkerState | None = WorkerState.SLEEPING
+        self.decided = {("tiny", "start", ""): 2, ("org/model:7b", "stop", "room"): 1}
         self.measured: dict[str, Endpoint] = {}  # workers whose metrics are asked for
 
     @contextlib.asynccontextmanager
