@@ -21,6 +21,13 @@ USAGE = {
 }
 
 
+SHELLS = {  # of coding agents, and how they are asked for the same
+    "Bash": {"command": "echo rainy", "description": "Say rainy"},
+    "exec_command": {"cmd": "echo rainy"},
+}
+CITY = {"city": "Oslo"}
+
+
 def answer(body: Json) -> Json:
     """The message it answers with."""
     last = body["messages"][-1]
@@ -29,8 +36,9 @@ def answer(body: Json) -> Json:
     if last["role"] == "tool":
         return {"role": "assistant", "content": f"It is {last['content']} in Oslo."}
     if body.get("tools") and body.get("tool_choice") != "none":
-        name = body["tools"][0]["function"]["name"]
-        function = {"name": name, "arguments": '{"city": "Oslo"}'}
+        names = [tool["function"]["name"] for tool in body["tools"]]
+        name = next((name for name in names if name in SHELLS), names[0])
+        function = {"name": name, "arguments": json.dumps(SHELLS.get(name, CITY))}
         call = {"id": "call_1", "type": "function", "function": function}
         return {
             "role": "assistant",
