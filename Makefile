@@ -31,8 +31,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# All of them, by two processes that take tests from each other as they run out. One: ARGS=-n0
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # Real client packages against real engines. They are many: .venv/bin/pip install -e '.[clients]'.
 # Those for JavaScript come by npm, where it is there.

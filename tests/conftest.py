@@ -21,15 +21,18 @@ def _logs_as_they_were() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def pytest_sessionfinish() -> None:
-    """What client packages and the browser's driver leave open until the very end is not ours. Runs
-    without them stay strict: whatever is left open then fails them."""
-    if FOREIGN.isdisjoint(sys.modules):
-        return
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_open() -> Iterator[None]:
+    """What nobody closed fails the last test of its process; later, xdist would not hear of it.
+
+    What client packages and the browser's driver leave open until the very end is not ours. Runs
+    without them stay strict.
+    """
+    yield
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        for _ in range(3):
-            gc.collect()
+        if not FOREIGN.isdisjoint(sys.modules):
+            warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
