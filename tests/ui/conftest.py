@@ -25,9 +25,11 @@ PATIENCE_MS = 30_000
 CONFIG = """
 max_loaded: 1
 memory: {{host: 4GiB}}
+capture: {{requests: 20}}
 models:
   quick: {{engine: echo, options: {{tokens_per_s: 200}}}}
   slow: {{engine: echo, ttl: 2m, options: {{load_s: 1.5, tokens_per_s: 20}}}}
+  sleeper: {{engine: echo, options: {{can_sleep: true, load_s: 0.3}}}}
   org/named: {{engine: echo, aliases: [gpt-4o-mini]}}
   broken: {{engine: echo, options: {{fail_load: bad_file}}}}
   scripted: {{engine: url, url: "http://127.0.0.1:{port}"}}
@@ -51,7 +53,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of six models with room for one."""
+    """A server of seven models with room for one."""
     scripted = ScriptedServer()
     config = CONFIG.format(port=scripted.port, folder=DEMO_FOLDER)
     with _serving(tmp_path_factory.mktemp("swapper"), config) as swapper:
@@ -65,9 +67,17 @@ def mortal(tmp_path: Path) -> Iterator[Swapper]:
     config = f"""
 api_keys: [{{name: tests, key: {KEY}}}]
 key_in_path: true
+capture: {{}}
 models: {{quick: {{engine: echo}}}}
 """
     with _serving(tmp_path, config) as swapper:
+        yield swapper
+
+
+@pytest.fixture
+def unkept(tmp_path: Path) -> Iterator[Swapper]:
+    """A server of its own for the test, that keeps nothing of what is said."""
+    with _serving(tmp_path, "models: {quick: {engine: echo}}") as swapper:
         yield swapper
 
 

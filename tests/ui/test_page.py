@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
 from typing import Any
 
 import httpx
@@ -54,7 +58,7 @@ def test_loads_and_unloads_by_button(url: str, visit: Visits, model: str) -> Non
     button(row(page, model), "Load").click()
     expect(row(page, model).locator(".state-words")).to_have_text("ready")
     expect(page.locator(".device .legend")).to_contain_text(model)
-    expect(page.locator("#summary")).to_contain_text("1 of 6 models loaded")
+    expect(page.locator("#summary")).to_contain_text("1 of 7 models loaded")
     expect(page.locator("#announcer")).to_contain_text(f"{model}: ready")
     assert (
         page.evaluate("document.activeElement.textContent") == "Unload"
@@ -73,6 +77,107 @@ def test_keeps_a_model_past_its_ttl(url: str, visit: Visits) -> None:
     expect(row(page, "slow")).to_contain_text("kept")
     keep.click()
     expect(keep).to_have_attribute("aria-pressed", "false")
+
+
+def test_puts_a_model_to_sleep_and_wakes_it(url: str, visit: Visits) -> None:
+    unload_all(url)
+    page = visit(url)
+    state = row(page, "sleeper").locator(".state-words")
+    expect(button(row(page, "sleeper"), "Sleep")).not_to_be_visible()
+    button(row(page, "sleeper"), "Load").click()
+    expect(state).to_have_text("ready")
+    button(row(page, "sleeper"), "Sleep").click()
+    expect(state).to_have_text("sleeping")
+    expect(page.locator(".device .legend")).to_contain_text("sleeping")
+    button(row(page, "sleeper"), "Wake").click()
+    expect(state).to_have_text("ready")
+    button(row(page, "sleeper"), "Sleep").click()
+    button(row(page, "sleeper"), "Unload").click()
+    expect(state).to_have_text("not loaded")
+
+
+def test_pins_and_unpins_a_model(url: str, visit: Visits) -> None:
+    unload_all(url)
+    page = visit(url, expected=("503",))
+    chat(page, "quick", "hello")
+    pin = button(row(page, "quick"), "Pin")
+    pin.click()
+    expect(pin).to_have_attribute("aria-pressed", "true")
+    expect(row(page, "quick")).to_contain_text("pinned")
+    answer = say(page, "slow", "hello")
+    expect(answer.get_by_role("alert")).to_contain_text("beside the pinned models")
+    pin.click()
+    expect(pin).to_have_attribute("aria-pressed", "false")
+    chat(page, "slow", "hello")
+    expect(page.locator(".decisions li", has_text="unpin")).to_contain_text("quick")
+
+
+def inspected(page: Any, text: str) -> Any:
+    """Ask `quick`, and open the inspector on that; returns the dialog."""
+    newest = page.locator(".requests li").first
+    before = newest.get_attribute("data-number") if newest.count() else ""
+    chat(page, "quick", text)
+    expect(newest).not_to_have_attribute("data-number", before or "")
+    newest.get_by_role("button").click()
+    return page.get_by_role("dialog")
+
+
+def test_inspects_a_request(url: str, visit: Visits) -> None:
+    page = visit(url)
+    dialog = inspected(page, 'it\'s a "quoted" wörd')
+    expect(dialog).to_contain_text("quick · 200")
+    asked = dialog.get_by_role("region", name="Asked")
+    expect(asked).to_contain_text('"stream": true')
+    expect(asked).to_contain_text('it\'s a \\"quoted\\" wörd')
+    answered = dialog.get_by_role("region", name="Answered")
+    expect(answered.locator(".joined")).to_have_text('it\'s a "quoted" wörd')
+    expect(dialog.locator(".facts")).to_contain_text(re.compile(r"Ended bystop"))
+    expect(dialog.locator(".facts")).to_contain_text(re.compile(r"Answer\d+ tokens"))
+    button(answered, "As sent").click()
+    expect(answered).to_contain_text("data: [DONE]")
+    button(dialog, "Close").click()
+    expect(page.locator(".requests li").first).to_contain_text("tok · stop")
+    button(page, "Forget them").click()
+    expect(page.locator(".capture")).to_contain_text("0 requests")
+    page.locator(".requests li").first.get_by_role("button").click()
+    expect(dialog).to_contain_text("not kept any more")
+
+
+def test_a_request_is_copied_as_a_command_that_works(url: str, visit: Visits) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    page = visit(url, permissions=["clipboard-read", "clipboard-write"])
+    dialog = inspected(page, "it's a $HOME \\ `wörd`")
+    button(dialog, "Copy as curl").click()
+    expect(button(dialog, "Copied")).to_be_visible()
+    command = page.evaluate("navigator.clipboard.readText()")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+    said = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("data: {")]
+    deltas = [
+        chunk["choices"][0]["delta"].get("content") or "" for chunk in said if chunk["choices"]
+    ]
+    assert "".join(deltas) == "it's a $HOME \\ `wörd`"
+
+
+def test_a_key_is_no_part_of_a_copy(mortal: Swapper, visit: Visits) -> None:
+    page = visit(f"{mortal.url}/key/{KEY}", permissions=["clipboard-read", "clipboard-write"])
+    dialog = inspected(page, "hello")
+    button(dialog, "Copy as curl").click()
+    expect(button(dialog, "Copied")).to_be_visible()
+    command = page.evaluate("navigator.clipboard.readText()")
+    assert KEY not in command
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, timeout=30,
+        env={**os.environ, "SWAPPER_API_KEY": KEY},
+    )  # fmt: skip
+    assert "data: [DONE]" in done.stdout
+
+
+def test_says_that_nothing_is_kept(unkept: Swapper, visit: Visits) -> None:
+    page = visit(unkept.url)
+    dialog = inspected(page, "hello")
+    expect(dialog).to_contain_text("What was said is not kept")
+    expect(dialog.get_by_role("region", name="Asked")).not_to_be_attached()
 
 
 def test_says_why_a_model_failed(url: str, visit: Visits) -> None:
@@ -192,7 +297,7 @@ def test_says_that_the_server_is_gone(mortal: Swapper, visit: Visits) -> None:
     expect(page.locator("#link")).to_contain_text("No connection, trying again in")
 
 
-@pytest.mark.parametrize("width", [360, 700, 1100, 1440])
+@pytest.mark.parametrize("width", [360, 390, 700, 1100, 1440])
 def test_nothing_is_wider_than_the_screen(url: str, visit: Visits, width: int) -> None:
     page = visit(url, width=width, height=780)
     chat(page, "quick", "averylongwordwithoutanyspaceinit" * 6)
@@ -204,6 +309,12 @@ def test_nothing_is_wider_than_the_screen(url: str, visit: Visits, width: int) -
         """[...document.querySelectorAll('section')].filter(s => s.scrollWidth > s.clientWidth + 1).map(s => s.id)"""
     )
     assert wide == []
+    page.locator(".requests li", has_text="quick").first.get_by_role("button").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("region", name="Answered")).to_be_visible()
+    assert dialog.evaluate(
+        "d => d.scrollWidth <= d.clientWidth && d.getBoundingClientRect().right <= innerWidth"
+    )
 
 
 @pytest.mark.parametrize("width", [360, 1280])
@@ -216,9 +327,15 @@ def test_accessible(url: str, visit: Visits, scheme: str, width: int) -> None:
     chat(page, "slow", "hello")
     button(row(page, "broken"), "Load").click()
     expect(row(page, "broken").locator(".state-words")).to_have_text("failed")
+    assert violations(axe, page) == []
+    dialog = inspected(page, "hello")
+    expect(dialog.get_by_role("region", name="Answered")).to_be_visible()
+    assert violations(axe, page) == []
+
+
+def violations(axe: Any, page: Any) -> list[str]:
     found = axe.Axe().run(page).response["violations"]
-    told = [f"{v['id']}: {[node['target'] for node in v['nodes']]}" for v in found]
-    assert told == []
+    return [f"{v['id']}: {[node['target'] for node in v['nodes']]}" for v in found]
 
 
 def test_by_keyboard_alone(url: str, visit: Visits) -> None:
@@ -228,6 +345,20 @@ def test_by_keyboard_alone(url: str, visit: Visits) -> None:
     expect(page.get_by_role("link", name="Skip to the models")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
+    expect(button(row(page, "quick"), "Pin")).to_be_focused()
+    page.keyboard.press("Space")
+    expect(button(row(page, "quick"), "Pin")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
     expect(button(row(page, "quick"), "Load")).to_be_focused()
     page.keyboard.press("Enter")
     expect(row(page, "quick").locator(".state-words")).to_have_text("ready")
+    chat(page, "quick", "hello")
+    request = page.locator(".requests li").first.get_by_role("button")
+    request.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(button(page, "Close")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).not_to_be_visible()
+    expect(request).to_be_focused()

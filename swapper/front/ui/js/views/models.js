@@ -1,6 +1,6 @@
 /* Models: a line for each, with its state and what can be done about it. */
 
-import { h, keyed, setAttribute, setText } from "../dom.js";
+import { h, keyed, s, setAttribute, setText } from "../dom.js";
 import { bytes, left, rate } from "../format.js";
 import { glyph, stateWords } from "../states.js";
 
@@ -8,6 +8,8 @@ const MANY = 8; // models from which on a filter is of use
 const HEADS = ["Model", "State", "Requests", "Memory", "Speed", "Unloads in", ""];
 
 const KEEP = "Keep it loaded while nobody asks it, until its room is needed";
+const PIN = "Pin: move it out for no other model";
+const CAN_REST = ["ready", "draining"]; // states to go to sleep from
 
 export function mountModels(section, store, api) {
   const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter models by name" });
@@ -49,18 +51,20 @@ function modelRow(name, store, api, act) {
   const speed = field("Speed");
   const expiry = field("Unloads in");
   const main = h("button", { type: "button", class: "quiet", "aria-describedby": id });
-  const second = h("button", { type: "button", class: "quiet", "aria-describedby": id }, "Unload");
+  const second = h("button", { type: "button", class: "quiet", "aria-describedby": id });
+  const pin = h("button", { type: "button", class: "quiet toggle icon", "aria-label": "Pin", "aria-describedby": id, title: PIN }, pushpin());
   const keep = h("button", { type: "button", class: "quiet toggle", "aria-describedby": id, title: KEEP }, "Keep");
   const element = h(
     "li", { class: "model", "data-model": name },
     h("div", { class: "model-name" }, h("h3", { id }, name), about),
     h("div", { class: "model-state" }, sign, words),
     requests.element, memory.element, speed.element, expiry.element,
-    h("div", { class: "model-actions" }, keep, second, main),
+    h("div", { class: "model-actions" }, pin, keep, second, main),
     why,
   );
 
   let doing = ""; // what was asked for and is not done yet
+  let pinAsked = null; // what was asked of the pin and is not told back yet
   let isDue = false; // its load was asked for, and there is no room yet
   const run = (word, action) => act(async () => {
     if (doing) return;
@@ -80,7 +84,20 @@ function modelRow(name, store, api, act) {
     });
     else run("Unloading", () => api.act(name, "unload"));
   });
-  second.addEventListener("click", () => run("Unloading", () => api.act(name, "unload")));
+  second.addEventListener("click", () => {
+    if (store.model(name).state === "sleeping") run("Unloading", () => api.act(name, "unload"));
+    else run("Falling asleep", () => api.act(name, "sleep"));
+  });
+  pin.addEventListener("click", () => act(async () => {
+    pinAsked = !(pinAsked ?? store.model(name).pin);
+    update(store.model(name));
+    try {
+      await api.act(name, pinAsked ? "pin" : "unpin");
+    } catch (error) {
+      pinAsked = null;
+      throw error;
+    }
+  }));
   keep.addEventListener("click", () => {
     const { ttl_s } = store.model(name);
     const isKept = keep.getAttribute("aria-pressed") === "true";
@@ -94,7 +111,10 @@ function modelRow(name, store, api, act) {
     const state = stateOf(model, failure);
     element.dataset.state = state;
     element.dataset.hue = store.hueOf(name);
-    setText(about, [model.engine, model.pin ? "pinned" : "", ...model.aliases].filter(Boolean).join(" · "));
+    if (model.pin === pinAsked) pinAsked = null;
+    const isPinned = pinAsked ?? model.pin;
+    setText(about, [model.engine, isPinned ? "pinned" : "", ...model.aliases].filter(Boolean).join(" · "));
+    setAttribute(pin, "aria-pressed", String(isPinned));
     const mark = `${state} ${Math.round(model.progress * 50)}`;
     if (sign.dataset.mark !== mark) {
       sign.dataset.mark = mark;
@@ -110,11 +130,20 @@ function modelRow(name, store, api, act) {
     setText(main, doing ? `${doing}…` : canLoad(model) ? (model.state === "sleeping" ? "Wake" : "Load") : "Unload");
     main.classList.toggle("inviting", canLoad(model));
     setAttribute(main, "aria-disabled", doing || model.state === "stopping" ? "true" : null);
-    second.hidden = model.state !== "sleeping";
+    const isAsleep = model.state === "sleeping";
+    second.hidden = !isAsleep && !(model.can_sleep && CAN_REST.includes(model.state));
+    setText(second, isAsleep ? "Unload" : "Sleep");
+    setAttribute(second, "aria-disabled", doing ? "true" : null);
     keep.hidden = model.worker === null || model.ttl_s === 0;
     setAttribute(keep, "aria-pressed", String(isKept));
   }
   return { element, update };
+}
+
+function pushpin() {
+  const icon = s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" });
+  icon.append(s("path", { d: "M5.5 2h5l-.6 1v3.6l2.1 2.2v1H4v-1l2.1-2.2V3z" }), s("path", { d: "M8 9.8V14.5" }));
+  return icon;
 }
 
 function field(label) {
