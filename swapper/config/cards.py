@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,7 @@ class Card:
     license: str = ""
     is_embedder: bool = False  # it answers nothing but embeddings
     fills_in: bool = False  # it was trained to write between two texts
+    sees: bool = False  # it takes images
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -54,7 +55,7 @@ def card_of(model: ConfiguredModel) -> Card:
     context = getattr(model.section, "context", None)
     context = context if isinstance(context, int) else None
     if model.header is not None:
-        return _of_gguf(model.header, context)
+        return replace(_of_gguf(model.header, context), sees=model.projector is not None)
     if model.checkpoint is not None:
         return _of_checkpoint(model.checkpoint, context)
     return Card(context=context)

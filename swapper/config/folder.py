@@ -1,5 +1,6 @@
 """A folder as a configuration: every GGUF in it is a model named after its file, every folder of
-safetensors one named after the folder. Where both have one name, the GGUF is served."""
+safetensors one named after the folder. Where both have one name, the GGUF is served. A GGUF with a fitting
+`mmproj` file beside it takes images."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from swapper.config.schema import DefaultsSection, LlamaCppModel, PagedModel
 from swapper.config.values import Config, ConfiguredModel
 from swapper.errors import ConfigError
 from swapper.gguf import read_header, split_parts
+from swapper.importing.model_files import is_projector, projector_of
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 _LOCAL = (Listen("127.0.0.1", 8080),)
@@ -83,7 +85,13 @@ class _Scan:
             if name in taken:
                 name = f"{path.parent.name}/{name}"
             taken.add(name)
-            section = LlamaCppModel(engine="llamacpp", path=str(path))
+            beside = [file for file in path.parent.glob("*.gguf") if is_projector(file)]
+            projector = projector_of(path, beside)
+            section = LlamaCppModel(
+                engine="llamacpp",
+                path=str(path),
+                mmproj=None if projector is None else str(projector),
+            )
             yield name, self.reader.read(name, section)
         for place in self._checkpoints():
             name = place.name
@@ -114,7 +122,7 @@ class _Scan:
 
     def _is_model(self, path: Path) -> bool:
         """Whether to serve it. What is broken counts as a model: it answers with what is wrong."""
-        if "mmproj" in path.name.lower():
+        if is_projector(path):
             return False
         try:
             header = read_header(path)

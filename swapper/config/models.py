@@ -37,6 +37,7 @@ _PASSED_ON = (
     "ubatch",
     "mmap",
     "mlock",
+    "image_tokens",
 )
 
 
@@ -92,8 +93,13 @@ class ModelReader:
         options |= {key: v for key in autos if (v := getattr(section, key)) != "auto"}
         if section.lora:
             options["lora"] = [self._lora(spec.name, section, i) for i in range(len(section.lora))]
+        projector = None
+        if section.mmproj is not None:
+            file = self._resolved(section.mmproj)
+            projector = self._projector(spec.name, file)
+            options["mmproj"] = str(file)
         launch = LaunchSpec(spec.name, "llamacpp", options=options)
-        return ConfiguredModel(spec, launch, section, line, header)
+        return ConfiguredModel(spec, launch, section, line, header, projector=projector)
 
     def _header(self, name: str, section: LlamaCppModel, path: Path) -> GgufHeader | None:
         try:
@@ -109,6 +115,17 @@ class ModelReader:
         ):
             text = f"{section.context} is more than the {trained} tokens the model was trained for"
             self._warning(name, "context", text)
+        return header
+
+    def _projector(self, name: str, path: Path) -> GgufHeader | None:
+        try:
+            header = read_header(path)
+        except ConfigError as error:
+            self._problem(name, "mmproj", f"{error} ({path})")
+            return None
+        if header.architecture != "clip":
+            self._problem(name, "mmproj", f"{path.name} encodes no images, it is a model ({path})")
+            return None
         return header
 
     def _paged(self, spec: ModelSpec, section: PagedModel, line: int | None) -> ConfiguredModel:

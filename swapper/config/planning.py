@@ -16,7 +16,7 @@ from swapper.config.units import format_size
 from swapper.config.values import Config, ConfiguredModel
 from swapper.core.checkpoint_footprint import CheckpointPlan, read_checkpoint_shape
 from swapper.core.events import DeviceReading
-from swapper.core.footprint import LoadPlan, Shape, read_shape
+from swapper.core.footprint import LoadPlan, Shape, projector_bytes, read_shape
 from swapper.core.registry import HOST, Bytes, ModelSpec, Registry, Settings, Variant, is_gpu
 from swapper.gguf import GgufHeader
 from swapper.torch_build import is_torch_for_gpus
@@ -103,7 +103,7 @@ class _Planner:
     ) -> tuple[Variant, ...]:
         gpus = self._gpus(model, section)
         layers = None if section.gpu_layers == "auto" else section.gpu_layers
-        plan = _load_plan(section, shape, _is_embedder(model.header))
+        plan = _load_plan(model, section, shape)
         context = plan.context
         if section.context == "auto" and section.kv_tokens is None:
             context = auto_context(shape, plan, self.budgets, layers, gpus)
@@ -199,7 +199,8 @@ def _is_embedder(header: GgufHeader | None) -> bool:
     )
 
 
-def _load_plan(section: LlamaCppModel, shape: Shape, is_whole: bool) -> LoadPlan:
+def _load_plan(model: ConfiguredModel, section: LlamaCppModel, shape: Shape) -> LoadPlan:
+    seen, is_whole = model.projector, _is_embedder(model.header)
     trained = shape.trained_context or 4096
     context = (
         min(trained, section.kv_tokens or trained) if section.context == "auto" else section.context
@@ -212,6 +213,11 @@ def _load_plan(section: LlamaCppModel, shape: Shape, is_whole: bool) -> LoadPlan
         cache_type_v=section.cache_type_v,
         ubatch=context if is_whole else section.ubatch or 512,
         mmap=section.mmap,
+        projector_bytes=(
+            0
+            if seen is None
+            else projector_bytes(seen.metadata, seen.tensors, section.image_tokens)
+        ),
     )
 
 

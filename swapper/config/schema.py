@@ -245,6 +245,13 @@ class LlamaCppModel(_Model):
     mmap: bool = Field(default=True, description="map the file instead of reading it")
     mlock: bool = Field(default=False, description="keep it from being swapped to disk")
     lora: list[LoraItem] = Field(default_factory=list, description="adapters laid over it")
+    mmproj: Text | None = Field(
+        default=None, description="the GGUF file that lets it see: an encoder of images"
+    )
+    image_tokens: Count | None = Field(
+        default=None,
+        description="most tokens of an image, where its size decides; default: 512 on a CPU",
+    )
     memory: Memory | None = Field(
         default=None, description="reserved for it, instead of the estimate"
     )

@@ -51,6 +51,7 @@ class ConfiguredModel:
     line: int | None = None
     header: GgufHeader | None = None  # of a GGUF that is there and whole
     checkpoint: CheckpointHeader | None = None  # of safetensors that are there and whole
+    projector: GgufHeader | None = None  # of what lets a GGUF see
 
 
 @dataclass(frozen=True, slots=True)

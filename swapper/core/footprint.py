@@ -4,6 +4,8 @@
             + vocabulary + the process itself
     a GPU = weights of its layers + their KV + compute + the CUDA context
 
+What lets a model see (`mmproj`) is where its layers are, on the host where none is on a GPU.
+
 KV is zeroed when a context is made, so all of it is resident at once, and so are the weights, as the
 loader reads them all. A first guess: what a worker measures replaces it. Against workers of five
 files (0.5B in Q4_K_M and F16, 110M in Q4_K_M, a tiny one; 2k to 32k of context) it was right to 13 %;
@@ -40,6 +42,8 @@ _REPACKED = {2, 12, 20, 39}  # Q4_0, Q4_K, IQ4_NL, MXFP4: interleaved at load fo
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 _KV_PADDING = 256  # cells are allocated in such steps
 _LEAST_OUTPUTS = 16  # rows of logits a worker can have at once, however few requests it takes
+_IMAGE_TOKENS = 1024  # of an image, where its size decides
+_KEPT_IMAGES_BYTES = 64 * MIB  # the worker's bound
 # every n-th layer looks at everything, the others through a window; the header of these does not say
 _WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "cohere2": 4, "gpt-oss": 2}
 
@@ -94,6 +98,7 @@ class LoadPlan:
         True  # so that repacked weights are there twice: as pages of the file, and as copies
     )
     full_window: bool = True  # layers with a window keep all tokens nevertheless
+    projector_bytes: int = 0  # for images, where it takes any
 
     @property
     def pool_tokens(self) -> int:
@@ -161,7 +166,7 @@ def host_bytes(shape: Shape, plan: LoadPlan, gpu_layers: int = 0) -> int:
     vocabulary = shape.vocabulary * VOCABULARY_ENTRY_BYTES
     kv = sum(kv_bytes(shape, plan)[:layers]) + states
     compute = compute_bytes(shape, plan) + output_rows_bytes(shape, plan)
-    process = PROCESS_BYTES + (CUDA_PROCESS_BYTES if gpu_layers else 0)
+    process = PROCESS_BYTES + (CUDA_PROCESS_BYTES if gpu_layers else plan.projector_bytes)
     return weights + copies + kv + compute + vocabulary + process
 
 
@@ -174,7 +179,26 @@ def gpu_bytes(shape: Shape, plan: LoadPlan, gpu_layers: int) -> int:
     num_layers = shape.num_layers - first
     states = shape.state_bytes * plan.parallel * num_layers // max(1, shape.num_layers)
     kv = sum(kv_bytes(shape, plan)[first:]) + states
-    return weights + kv + compute_bytes(shape, plan) + CUDA_DEVICE_BYTES
+    compute = compute_bytes(shape, plan) + plan.projector_bytes
+    return weights + kv + compute + CUDA_DEVICE_BYTES
+
+
+def projector_bytes(
+    metadata: Mapping[str, object], tensors: Iterable[Tensor], image_tokens: int | None = None
+) -> int:
+    """What the encoder of images in an `mmproj` file takes: weights, scratch memory for one image, and
+    the embeddings that it keeps. Scratch was right to 15 % for three kinds of encoders."""
+
+    def number(key: str, default: int = 0) -> int:
+        value = metadata.get(f"clip.vision.{key}", default)
+        return value if isinstance(value, int) else default
+
+    patch, merge = max(1, number("patch_size", 14)), max(1, number("spatial_merge_size", 1))
+    tokens = (image_tokens or _IMAGE_TOKENS) if "clip.vision.spatial_merge_size" in metadata else 0
+    patches = max((number("image_size") // patch) ** 2, tokens * merge**2)
+    wide = number("feed_forward_length") + 3 * number("embedding_length") + 3 * patch**2
+    weights = sum(tensor.num_bytes for tensor in tensors)
+    return weights + 4 * patches * wide + _KEPT_IMAGES_BYTES
 
 
 def _cells(window: int, plan: LoadPlan) -> int:

@@ -17,7 +17,7 @@ from swapper.core.worker import WorkerState
 from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front.answer import Answer
 from swapper.front.capture import Capture, listed
-from swapper.front.cards import Card, context_of
+from swapper.front.cards import Card, context_of, sees
 from swapper.front.dialects.anthropic.models import model_entry, model_list
 from swapper.front.keys import holder, visible
 from swapper.front.metrics import CONTENT_TYPE, Page
@@ -192,9 +192,12 @@ class Admin:
             "engine": spec.engine,
             "state": states.get(spec.name, "stopped"),
         }
-        context = context_of(spec, self.cards.get(spec.name), self._dispatcher.facts(spec.name))
+        card, facts = self.cards.get(spec.name), self._dispatcher.facts(spec.name)
+        context = context_of(spec, card, facts)
         if context is not None:
             entry["context_length"] = context
+        if sees(card, facts):
+            entry["input_modalities"] = ["text", "image"]
         return entry
 
     def _states(self) -> dict[str, str]:

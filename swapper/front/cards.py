@@ -53,6 +53,9 @@ class Card(Protocol):
     def fills_in(self) -> bool: ...
 
     @property
+    def sees(self) -> bool: ...
+
+    @property
     def facts(self) -> Mapping[str, object]: ...
 
 
@@ -66,3 +69,10 @@ def context_of(spec: ModelSpec, card: Card | None, facts: WorkerFacts | None) ->
     if known is None and card is not None:
         return card.context
     return known
+
+
+def sees(card: Card | None, facts: WorkerFacts | None) -> bool:
+    """Whether a model takes images: as its last worker said, or as its configuration does."""
+    if facts is not None and facts.capabilities:
+        return "vision" in facts.capabilities
+    return card is not None and card.sees

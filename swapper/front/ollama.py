@@ -130,7 +130,7 @@ class _NoCard:
     num_parameters = size_bytes = 0
     modified_at = 0.0
     context = embedding_length = None
-    is_embedder = fills_in = False
+    is_embedder = fills_in = sees = False
     facts: Mapping[str, object] = {}
 
 

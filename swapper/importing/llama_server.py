@@ -12,9 +12,10 @@ _WITH_VALUE = {
     "-ngl": "gpu_layers", "--gpu-layers": "gpu_layers", "--n-gpu-layers": "gpu_layers",
     "-np": "parallel", "--parallel": "parallel", "-ctk": "cache_type_k",
     "--cache-type-k": "cache_type_k", "-ctv": "cache_type_v", "--cache-type-v": "cache_type_v",
-    "-t": "threads", "--threads": "threads",
+    "-t": "threads", "--threads": "threads", "-mm": "mmproj", "--mmproj": "mmproj",
+    "--image-max-tokens": "image_tokens",
 }  # fmt: skip
-_NUMBERS = ("context", "gpu_layers", "parallel", "threads")
+_NUMBERS = ("context", "gpu_layers", "parallel", "threads", "image_tokens")
 _ALL_LAYERS = 99  # how people say "all of them" there
 
 

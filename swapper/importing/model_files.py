@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swapper.config.schema import ENGINES
 from swapper.errors import ConfigError
 from swapper.gguf import GgufHeader, read_header
-from swapper.importing.draft import DraftModel, put
+from swapper.importing.draft import DraftModel
 
 DEEPEST = 6  # folders below the one that is searched
 
@@ -70,16 +70,42 @@ def _below(folder: Path, deepest: int) -> Iterator[ModelFile]:
 
 
 def _ggufs(files: Sequence[Path]) -> Iterator[ModelFile]:
-    """The models among a folder's GGUFs; a projector there belongs to all of them."""
-    projectors = [file for file in files if "mmproj" in file.name.lower()]
-    projector = min(projectors, key=lambda file: projector_rank(file.name), default=None)
+    """The models among a folder's GGUFs, each with the projector there that fits it."""
+    projectors = [file for file in files if is_projector(file)]
     for file in files:
-        if file not in projectors and (found := look_at(file, projector)) is not None:
-            yield found
+        if file not in projectors and (found := look_at(file)) is not None:
+            yield replace(found, projector=projector_of(file, projectors))
+
+
+def is_projector(file: Path) -> bool:
+    """Whether a GGUF is called what everybody calls those that let a model see."""
+    return "mmproj" in file.name.lower()
+
+
+def projector_of(file: Path, projectors: Sequence[Path]) -> Path | None:
+    """Of the projectors that lie beside a model the one to take: it encodes images, into rows as wide
+    as the model's."""
+    fitting = (projector for projector in projectors if _fits(file, projector))
+    return min(fitting, key=lambda projector: projector_rank(projector.name), default=None)
+
+
+def _fits(file: Path, projector: Path) -> bool:
+    try:
+        model, eye = read_header(file), read_header(projector)
+    except ConfigError:
+        return False
+    width = eye.metadata.get("clip.vision.projection_dim")  # 0 in some that old programs wrote
+    return (
+        eye.architecture == "clip"
+        and eye.metadata.get("clip.has_vision_encoder") is not False
+        and not _is_embedder(model)
+        and width in (None, 0, model.metadata.get(f"{model.architecture}.embedding_length"))
+    )
 
 
 def look_at(file: Path, projector: Path | None = None) -> ModelFile | None:
-    """What a GGUF is, by its header; None for what is no model (a projector, an adapter)."""
+    """What a GGUF is, by its header; None for what is no model (a projector, an adapter). `projector` is
+    what comes with it, and is left out where it encodes no images, but sounds perhaps."""
     try:
         header = read_header(file)
     except ConfigError as error:
@@ -87,7 +113,8 @@ def look_at(file: Path, projector: Path | None = None) -> ModelFile | None:
     kind = header.metadata.get("general.type", "model")
     if header.architecture == "clip" or kind != "model" or not header.tensors:
         return None
-    return ModelFile(file, projector, _is_embedder(header))
+    found = None if projector is None else projector_of(file, [projector])
+    return ModelFile(file, found, _is_embedder(header))
 
 
 def _is_embedder(header: GgufHeader) -> bool:
@@ -115,8 +142,7 @@ def file_model(name: str, file: ModelFile) -> DraftModel:
         return DraftModel(name, notes=[f"{file.path}: no engine here serves safetensors"])
     model = DraftModel(name, {"engine": engine, "path": str(file.path)})
     if file.projector is not None:
-        why = "the engine does not see yet"
-        put(model, "mmproj", str(file.projector), called="projector", otherwise=why)
+        model.keys["mmproj"] = str(file.projector)
     if file.is_embedder:
         model.keys["role"] = "embedding"
     return model

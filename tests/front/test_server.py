@@ -63,6 +63,16 @@ async def test_the_context_is_known_before_any_load(house: House) -> None:
     assert context_of(spec, Card(context=4096), None) == 512
 
 
+async def test_what_sees_is_known_before_any_load(house: House) -> None:
+    assert house.front is not None
+    place = "/v1/models/org/model:7b"
+    assert "input_modalities" not in (await house.ask("GET", place)).json
+    house.front.set_cards({"org/model:7b": Card(sees=True)})
+    assert (await house.ask("GET", place)).json["input_modalities"] == ["text", "image"]
+    house.dispatcher.known["org/model:7b"] = WorkerFacts(capabilities=("chat",))
+    assert "input_modalities" not in (await house.ask("GET", place)).json
+
+
 @pytest.mark.parametrize("path", ["org/model:7b", "org%2Fmodel%3A7b"])
 async def test_one_model_by_name(house: House, path: str) -> None:
     assert (await house.ask("GET", f"/v1/models/{path}")).json["id"] == "org/model:7b"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -550,6 +551,8 @@ def test_a_model_that_was_never_loaded() -> None:
     assert entry["modified_at"] == "1970-01-01T00:16:40.500000Z"
     assert entry["capabilities"] == ["completion", "tools", "thinking"]
     assert entry["details"]["parameter_size"] == "7.6B"
+    seeing = replace(known, card=replace(CARD, sees=True))
+    assert tag_entry(seeing)["capabilities"] == ["completion", "tools", "vision", "thinking"]
     assert len(entry["digest"]) == 64
     assert int(entry["digest"], 16)
     shown = shown_model(known, "be kind", "mine")

@@ -44,7 +44,7 @@ class Known:
         elif self.card.is_embedder:
             found = {"embedding"}
         else:
-            found = {"completion", "tools"}
+            found = {"completion", "tools"} | ({"vision"} if self.card.sees else set())
         if self.card.fills_in and "completion" in found:
             found.add("insert")
         if any(word in self.card.template for word in _THOUGHTS):
