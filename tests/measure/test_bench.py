@@ -16,7 +16,7 @@ from tests.system.conftest import Swapper
 CONFIG = """
 max_loaded: 1
 models:
-  quick: {engine: echo, options: {tokens_per_s: 200.0, first_token_s: 0.1}}
+  quick: {engine: echo, options: {tokens_per_s: 20.0, first_token_s: 0.1}}
   other: {engine: echo, options: {load_s: 0.3}}
   broken: {engine: echo, options: {fail_load: bad_file}}
 """
@@ -57,8 +57,9 @@ def test_what_is_measured_is_what_the_engine_does(
     one, two = told["levels"][:2]
     assert (one["num_answers"], two["num_answers"], one["num_failed"]) == (2, 4, 0)
     assert 0.1 <= one["first_p50_s"] < 1.0
-    assert 0.003 <= one["gap_p50_s"] < 0.1  # 200 tokens a second
-    assert one["tokens_per_s"] < 200
+    # 20 tokens a second: so slow that they do not come in bunches to a client who is held up.
+    assert 0.03 <= one["gap_p50_s"] < 0.5
+    assert one["tokens_per_s"] < 20
     assert two["tokens_per_s"] > one["tokens_per_s"]
     swaps = [turn["first_s"] for turn in told["turns"] if turn["model"] == "other"]
     assert len(swaps) == 2
