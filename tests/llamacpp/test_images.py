@@ -157,6 +157,23 @@ async def test_who_leaves_within_an_image_leaves_nothing_behind(open_engine, fil
     assert_as_by_libmtmd(tokens, files[kind], prompt(png(5), png(9)))
 
 
+async def test_an_image_that_cannot_be_encoded_is_its_own_request_s_failure(
+    open_engine, files, monkeypatch
+) -> None:
+    model, projector = files["mlp"]
+    async with open_engine(model, mmproj=str(projector)) as engine:
+        monkeypatch.setattr(projector_module.M, "mtmd_encode_chunk", lambda *_: 1)
+        seer = Seer(engine)
+        talking = asyncio.create_task(seer.ask([BEFORE, AFTER], count=COUNT))
+        with pytest.raises(EngineError, match="cannot be encoded"):
+            await seer.ask(prompt(png(1)))
+        tokens, _ = await talking
+        monkeypatch.undo()
+        again, _ = await seer.ask(prompt(png(1)))
+    assert_as_by_libmtmd(tokens, files["mlp"], [BEFORE, AFTER])
+    assert_as_by_libmtmd(again, files["mlp"], prompt(png(1)))
+
+
 async def test_penalties_look_at_words_alone(open_engine, files) -> None:
     model, projector = files["mlp"]
     async with open_engine(model, mmproj=str(projector)) as engine:
