@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends.paged.device import to_device
+from backends.paged.device import Arriving, to_device
 from backends.paged.sampling import History, Settings, Way, sample, score
 from backends.paged.sequence import Sequence
 from backends.serving.engine import Token
@@ -21,6 +21,32 @@ class Choosing(Protocol):
 
     sequence: Sequence
     way: Way
+
+
+class Chosen:
+    """The tokens that were chosen for some answers, on their way to the host."""
+
+    def __init__(self, logits: Tensor, tokens: Tensor, answers: Ordered[Choosing]) -> None:
+        self.tokens = tokens  # [len(answers)] int64, on the device; -1: nothing may follow
+        self._num_top = [answer.way.params.logprobs for answer in answers]
+        self._scored = [row for row, count in enumerate(self._num_top) if count is not None]
+        arriving = [tokens]
+        if self._scored:
+            rows = to_device(torch.tensor(self._scored), logits.device)
+            most = max(self._num_top[row] or 0 for row in self._scored)
+            scores = score(logits[rows], tokens[rows].clamp(min=0), most)
+            arriving += [scores.chosen, scores.top_ids, scores.top]
+        self._arriving = Arriving(arriving)
+
+    def read(self) -> list[Token | None]:
+        """Wait for them. None where nothing may follow."""
+        chosen, *scores = (column.tolist() for column in self._arriving.wait())
+        tokens: list[Token | None] = [Token(id) if id >= 0 else None for id in chosen]
+        for row, logprob, ids, best in zip(self._scored, *scores, strict=True) if scores else ():
+            if chosen[row] >= 0:
+                top = tuple(zip(ids, best, strict=True))[: self._num_top[row]]
+                tokens[row] = Token(chosen[row], logprob, top)
+        return tokens
 
 
 class Chooser:
@@ -34,9 +60,9 @@ class Chooser:
 
     def choose(
         self, logits: Tensor, answers: Ordered[Choosing], masks: Ordered[bytes | None]
-    ) -> list[Token | None]:
-        """A token for each row of `logits`, [len(answers), vocab_size] float32; None where nothing may
-        follow. `masks` has a bit for every token that may, in rows that are not free."""
+    ) -> Chosen:
+        """A token for each row of `logits`, [len(answers), vocab_size] float32. `masks` has a bit for
+        every token that may follow, in rows that are not free."""
         if list(answers) != self._last:
             ways = [answer.way for answer in answers]
             self._settings = Settings.of(ways, self._vocab_size, self._device)
@@ -49,7 +75,7 @@ class Chooser:
             self._history(answers),
             self._mask(masks),
         )
-        return _tokens(logits, chosen, answers)
+        return Chosen(logits, chosen, answers)
 
     def _history(self, answers: Ordered[Choosing]) -> History | None:
         rows = self._settings.penalised
@@ -79,19 +105,3 @@ def scored(logits: Tensor, tokens: Tensor, num_top: int) -> Iterable[Token]:
     columns = (scores.chosen.tolist(), scores.top_ids.tolist(), scores.top.tolist())
     for token, chosen, ids, best in zip(tokens.tolist(), *columns, strict=True):
         yield Token(token, chosen, tuple(zip(ids, best, strict=True)))
-
-
-def _tokens(logits: Tensor, chosen: Tensor, answers: Ordered[Choosing]) -> list[Token | None]:
-    tokens: list[Token | None] = [Token(id) if id >= 0 else None for id in chosen.tolist()]
-    wanted = [
-        row
-        for row, answer in enumerate(answers)
-        if answer.way.params.logprobs is not None and tokens[row] is not None
-    ]
-    if wanted:
-        rows = torch.tensor(wanted, device=logits.device)
-        num_top = max(answers[row].way.params.logprobs or 0 for row in wanted)
-        for row, token in zip(wanted, scored(logits[rows], chosen[rows], num_top), strict=True):
-            top = token.top[: answers[row].way.params.logprobs]
-            tokens[row] = Token(token.id, token.logprob, top)
-    return tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -13,6 +14,24 @@ HAS_TRITON = find_spec("triton") is not None
 def runs_triton(tensor: Tensor) -> bool:
     """Whether Triton does what is done to `tensor`; else torch does. Decided here for all kernels."""
     return HAS_TRITON and tensor.is_cuda
+
+
+class Arriving:
+    """Tensors of one device on their way to the host. Whoever wants them waits for no later work."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        # A copy that does not block goes to pinned memory, and is whole only when the event has happened.
+        self._tensors = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        self._event: torch.cuda.Event | None = None
+        if any(tensor.is_cuda for tensor in tensors):
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def wait(self) -> list[Tensor]:
+        """All of them, in the order given."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._tensors
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

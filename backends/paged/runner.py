@@ -15,7 +15,7 @@ from backends.paged.decoder import Decoder
 from backends.paged.device import to_device
 from backends.paged.graphs import DecodeGraphs
 from backends.paged.scheduler import Chunk
-from backends.paged.sequence import BLOCK_SIZE, cdiv
+from backends.paged.sequence import BLOCK_SIZE, Sequence, cdiv
 
 Ints = NDArray[np.int64]
 LOGITS_ROWS = 256  # rows of a prompt that is scored whose logits stand in memory at once
@@ -36,6 +36,7 @@ class Runner:
             self.graphs = DecodeGraphs(decoder, device, max_running=max_running, max_blocks=blocks)
         self._tables = np.zeros((max_running, cdiv(context, BLOCK_SIZE)), np.int32)
         self._shown: list[tuple[list[int], int]] = [([], 0)] * max_running
+        self._chosen = torch.zeros(max_running, dtype=torch.int64, device=device)  # by seat
 
     @property
     def cache(self) -> KvCache | None:
@@ -57,6 +58,12 @@ class Runner:
                 return self.graphs.run(tokens, batch, self._cache)
             return self.decoder(tokens, batch, self._cache)  # type: ignore[no-any-return]
 
+    def keep(self, sequences: Ordered[Sequence], tokens: Tensor) -> None:
+        """The next tokens of `sequences`, which a step can compute before the host knows them; where one
+        is -1 nothing may follow, and what is computed is not used."""
+        seats = self._tensor(_seats(sequences))
+        self._chosen.index_copy_(0, seats, tokens.clamp(min=0))
+
     def logits(self, hidden: Tensor, rows: Ordered[int]) -> Tensor:
         """Logits [len(rows), vocab_size] float32 of some rows of `hidden`."""
         with torch.inference_mode():
@@ -70,7 +77,7 @@ class Runner:
                 yield self.decoder.logits(part)
 
     def _inputs(self, chunks: Ordered[Chunk]) -> tuple[Tensor, Batch]:
-        seats = np.array([chunk.sequence.seat for chunk in chunks])
+        seats = _seats([chunk.sequence for chunk in chunks])
         begins = np.array([chunk.start for chunk in chunks])
         lengths = [chunk.length for chunk in chunks]
         for chunk in chunks:
@@ -93,7 +100,12 @@ class Runner:
             max_query_length=max(lengths),
             max_context_length=longest,
         )
-        return self._tensor(_tokens(chunks)), batch
+        tokens = self._tensor(_tokens(chunks))
+        ahead = np.array([chunk.sequence.is_ahead for chunk in chunks])
+        if ahead.any():  # a chunk of such a sequence is its last token alone
+            chosen = self._chosen.index_select(0, self._tensor(seats[ahead]))
+            tokens.index_copy_(0, self._tensor(starts[:-1][ahead].astype(np.int64)), chosen)
+        return tokens, batch
 
     def _show(self, chunk: Chunk) -> None:
         """Bring the table of the chunk's seat up to date. A sequence's list of blocks only grows;
@@ -111,8 +123,13 @@ class Runner:
         return to_device(torch.from_numpy(values), self.device)
 
 
+def _seats(sequences: Ordered[Sequence]) -> Ints:
+    return np.array([sequence.seat for sequence in sequences], np.int64)
+
+
 def _tokens(chunks: Ordered[Chunk]) -> Ints:
+    """0 where only the device knows the token."""
     tokens: list[int] = []
     for chunk in chunks:
-        tokens += chunk.sequence.tokens[chunk.start : chunk.end]
+        tokens += chunk.sequence.tokens[chunk.start : chunk.end] or [0]
     return np.array(tokens, np.int64)

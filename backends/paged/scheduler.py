@@ -8,6 +8,10 @@
    beginning is then still there. The last one is never sent back: alone it must be able to finish.
 4. Full blocks that are computed can be taken over by any later sequence of the same scope. Who
    waits for a beginning that another is just computing lets that one finish it.
+
+A step is planned while the one before it may still run. So `computed` means *by the time the next step
+reads it*; a block is only handed over once its tokens are known, and a sequence that has all its tokens
+stays, with nothing to compute, until somebody has read the last of them.
 """
 
 from __future__ import annotations
@@ -75,15 +79,10 @@ class Scheduler:
         return chunks
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
-        """The step was computed; the tokens it brought are not appended yet."""
+        """The step is under way; the tokens it brings are not appended yet."""
         for chunk in chunks:
-            sequence = chunk.sequence
-            first, last = sequence.num_computed // BLOCK_SIZE, chunk.end // BLOCK_SIZE
-            sequence.num_computed = chunk.end
-            if last > first:
-                digests = sequence.digests(last)
-                for index in range(first, last):
-                    self.blocks.publish(sequence.blocks[index], digests[index])
+            chunk.sequence.num_computed = chunk.end
+            self._publish(chunk.sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """`sequence` is over, for whatever reason; does nothing when it was over before."""
@@ -107,6 +106,8 @@ class Scheduler:
         for sequence in list(self.waiting):
             if not self._seats or busy >= self.budget:
                 return
+            if sequence.is_ahead:
+                continue
             known = self._known_beginning(sequence)
             if self._is_coming(sequence, len(known)):
                 continue
@@ -132,7 +133,7 @@ class Scheduler:
             return False
         digest = sequence.digests(index + 1)[index]
         return any(
-            other.num_computed < end <= other.num_tokens
+            other.num_computed < end <= len(other.tokens)
             and other.digests(index + 1)[index] == digest
             for other in self.running
         )
@@ -141,6 +142,7 @@ class Scheduler:
         self.blocks.share(known)
         self.waiting.remove(sequence)
         sequence.blocks = known
+        sequence.num_published = len(known)
         sequence.num_computed = len(known) * BLOCK_SIZE
         if sequence.num_cached is None:
             sequence.num_cached = sequence.num_computed
@@ -153,8 +155,18 @@ class Scheduler:
         assert len(self.running) > 1, "a lone sequence is larger than the KV cache"
         self.preempt(self.running[-1])
 
+    def _publish(self, sequence: Sequence) -> None:
+        """Have its full blocks of known tokens taken over by others."""
+        count = min(sequence.num_computed, len(sequence.tokens)) // BLOCK_SIZE
+        if count > sequence.num_published:
+            digests = sequence.digests(count)
+            for index in range(sequence.num_published, count):
+                self.blocks.publish(sequence.blocks[index], digests[index])
+            sequence.num_published = count
+
     def _stop(self, sequence: Sequence) -> None:
         assert sequence.seat is not None
+        self._publish(sequence)
         self.blocks.release(sequence.blocks)
         sequence.blocks = []
         heappush(self._seats, sequence.seat)
@@ -180,7 +192,7 @@ def plan_chunks(running: Ordered[Sequence], budget: int) -> list[Chunk]:
     for sequence in running:
         if budget <= 0:
             break
-        if not sequence.is_decoding:
+        if sequence.num_left > 1:
             length = min(sequence.num_left, budget)
             chunks.append(Chunk(sequence, sequence.num_computed, length))
             budget -= length

@@ -21,13 +21,23 @@ def cdiv(amount: int, size: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class Sequence(Progression):
-    """A request's tokens; those that are computed stand in `blocks`."""
+    """A request's tokens; those that are computed stand in `blocks`.
+
+    A step can be planned before the tokens of the step under way are known: of a sequence that `is_ahead`
+    one more token is chosen than stands in `tokens`, and counts.
+    """
 
     tokens: list[int]
     needs_all_rows: bool = False  # the output of every prompt position is wanted: nothing is reused
     blocks: list[int] = field(default_factory=list)
+    num_published: int = 0  # of its blocks, whose contents others can take over
     seat: int | None = None  # its place among those that run; None: it waits, or is over
+    is_ahead: bool = False  # its last token is known to the device only
     _digests: list[bytes] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens) + self.is_ahead
 
     @property
     def is_running(self) -> bool:

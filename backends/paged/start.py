@@ -61,6 +61,7 @@ def load(raw: dict[str, Any], progress: Callable[[float], None]) -> PagedEngine:
         Runner(decoder, device, max_running=parsed.parallel, context=context),
         Chooser(spec.vocab_size, device),
         tokenizer.ends,
+        overlaps=device.type != "cpu",  # where nothing waits for the host, it would only cost
     )
     engine = PagedEngine(
         info,

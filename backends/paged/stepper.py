@@ -1,4 +1,14 @@
-"""One step after another: schedule, run, read what came of it. Synchronous; the engine's thread calls it."""
+"""One step after another: schedule, run, choose, read. Synchronous; the engine's thread calls it.
+
+    a step in order     schedule n   run n     choose n           read n
+    steps that overlap  schedule n   run n     read n-1           choose n
+
+On a device `run` and `choose` only launch, and `read` waits. In order the device waits for the host from
+`read` to the next `run`. Overlapping, what is launched is always a step ahead of what is read: while
+the device runs step n, the host reads the tokens of n-1, tells them, and chooses and plans what comes
+next. Grammars, penalties and stops need no exception, as the tokens of n-1 are known when those of n are
+chosen. The price is that one step more is computed for an answer whose end could not be foreseen.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backends.paged.chooser import Chooser, scored
+from backends.paged.chooser import Chooser, Chosen, scored
+from backends.paged.device import Arriving
 from backends.paged.metrics import Counters, Times
 from backends.paged.runner import LOGITS_ROWS, Runner
 from backends.paged.sampling import Way
@@ -76,14 +87,23 @@ class Embedding:
         elif self.pooling == "cls" and chunk.start == 0:
             self.pooled = hidden[0].float()
 
-    def vector(self) -> list[float]:
+    def vector(self) -> Arriving:
         """The text's vector, of length one."""
         assert self.pooled is not None
-        return torch.nn.functional.normalize(self.pooled, dim=0).tolist()
+        return Arriving([torch.nn.functional.normalize(self.pooled, dim=0)])
 
 
 Task = Answer | Embedding
 Outcome = tuple[Task, "Progress | list[float] | EngineError"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """What a step brings that was launched and not read."""
+
+    answers: list[Answer]
+    chosen: Chosen | None  # their next tokens
+    vectors: list[tuple[Embedding, Arriving]]
 
 
 @dataclass(slots=True)
@@ -94,8 +114,11 @@ class Stepper:
     runner: Runner
     chooser: Chooser
     ends: frozenset[int]  # tokens that end an answer
+    overlaps: bool = False  # whether the next step is launched before this one is read
     counters: Counters = field(default_factory=Counters)
     _tasks: dict[Sequence, Task] = field(default_factory=dict)
+    _launched: _Launched | None = None
+    _outcomes: list[Outcome] = field(default_factory=list)  # not yet handed out
     _num_failures: int = 0  # one after another
 
     @property
@@ -115,19 +138,22 @@ class Stepper:
     def forget(self) -> None:
         """What is in the cache is gone. Nothing may be under way."""
         assert not self._tasks
+        self._launched = None
         self.scheduler.blocks.forget()
 
     def step(self) -> list[Outcome]:
-        """Compute the next step; what it brought to whom."""
+        """Compute the next step; what steps brought to whom meanwhile."""
         chunks = self.scheduler.schedule()
-        if not chunks:
-            return []
-        hidden = self.runner.run(chunks)
-        self.scheduler.advance(chunks)
-        self.counters.step(len(hidden))
-        outcomes = self._read(chunks, hidden)
+        if chunks:
+            hidden = self.runner.run(chunks)
+            self.scheduler.advance(chunks)
+            self.counters.step(len(hidden))
+            self._read()
+            self._launched = self._choose(chunks, hidden)
+        if not chunks or not self.overlaps:
+            self._read()
         self._num_failures = 0
-        return outcomes
+        return self._hand_out()
 
     def fail(self) -> list[Outcome]:
         """A step failed: what is in the cache may be anything, and nothing of it is used again.
@@ -142,63 +168,89 @@ class Stepper:
 
     def fail_all(self, reason: str, kind: str = "unavailable") -> list[Outcome]:
         """End everything under way with an error, and forget what is cached."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            self.cancel(task)
+        self._launched = None
+        for task in list(self._tasks.values()):
+            self._bring(task, EngineError(kind, reason))
         self.scheduler.blocks.forget()
-        return [(task, EngineError(kind, reason)) for task in tasks]
+        return self._hand_out()
 
-    # What a step brought
+    # What a step brings
 
-    def _read(self, chunks: Iterable[Chunk], hidden: Tensor) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _choose(self, chunks: Iterable[Chunk], hidden: Tensor) -> _Launched:
+        """All that is wanted of `hidden`; of those that ended since the step was planned, nothing."""
         answers: list[Answer] = []
         rows: list[int] = []
+        vectors: list[tuple[Embedding, Arriving]] = []
         begin = 0
         for chunk in chunks:
             end = begin + chunk.length
-            task = self._tasks[chunk.sequence]
-            self._count(chunk, task)
+            task = self._tasks.get(chunk.sequence)
             if isinstance(task, Embedding):
+                self._count(chunk, task)
                 task.take(chunk, hidden[begin:end])
                 if chunk.is_last:
-                    outcomes.append((task, task.vector()))
-            else:
+                    vectors.append((task, task.vector()))
+            elif task is not None:
+                self._count(chunk, task)
                 if task.prompt_scores is not None:
                     self._score(task, task.prompt_scores, chunk, hidden[begin:end])
                 if chunk.is_last:
                     answers.append(task)
                     rows.append(end - 1)
             begin = end
-        outcomes += self._extend(answers, rows, hidden)
-        for task, item in outcomes:
-            if not isinstance(item, Progress) or item.finish_reason is not None:
-                self._finish(task, item)
-        return outcomes
+        masks = self._masks(answers, rows)
+        if not answers:
+            return _Launched([], None, vectors)
+        chosen = self.chooser.choose(self.runner.logits(hidden, rows), answers, masks)
+        sequences = [answer.sequence for answer in answers]
+        self.runner.keep(sequences, chosen.tokens)
+        for sequence in sequences:
+            sequence.is_ahead = sequence.num_answer + 1 < sequence.max_tokens
+        return _Launched(answers, chosen, vectors)
 
-    def _extend(self, answers: list[Answer], rows: list[int], hidden: Tensor) -> list[Outcome]:
-        """The next token of every answer, out of its row of `hidden`."""
-        outcomes: list[Outcome] = []
+    def _masks(self, answers: list[Answer], rows: list[int]) -> list[bytes | None]:
+        """What may follow each of `answers`. Those whose grammar fails are ended and taken out."""
         masks: list[bytes | None] = []
         for place in reversed(range(len(answers))):
             constraint = answers[place].constraint
             try:
                 masks.append(None if constraint is None else constraint.mask())
             except EngineError as error:
-                outcomes.append((answers.pop(place), error))
+                self._bring(answers.pop(place), error)
                 del rows[place]
-        if not answers:
-            return outcomes
-        tokens = self.chooser.choose(self.runner.logits(hidden, rows), answers, masks[::-1])
-        for answer, token in zip(answers, tokens, strict=True):
-            try:
-                outcomes.append((answer, self._progress(answer, token)))
-            except EngineError as error:
-                outcomes.append((answer, error))
+        return masks[::-1]
+
+    def _read(self) -> None:
+        """Wait for what was launched last."""
+        launched, self._launched = self._launched, None
+        if launched is None:
+            return
+        for task, vector in launched.vectors:
+            if task.sequence in self._tasks:
+                self._bring(task, vector.wait()[0].tolist())
+        tokens = launched.chosen.read() if launched.chosen else []
+        for answer, token in zip(launched.answers, tokens, strict=True):
+            if answer.sequence in self._tasks:
+                self._bring(answer, self._extend(answer, token))
+
+    def _extend(self, answer: Answer, token: Token | None) -> Progress | EngineError:
+        try:
+            return self._progress(answer, token)
+        except EngineError as error:
+            return error
+
+    def _bring(self, task: Task, item: Progress | list[float] | EngineError) -> None:
+        self._outcomes.append((task, item))
+        if not isinstance(item, Progress) or item.finish_reason is not None:
+            self._finish(task, item)
+
+    def _hand_out(self) -> list[Outcome]:
+        outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def _progress(self, answer: Answer, token: Token | None) -> Progress:
         sequence = answer.sequence
+        sequence.is_ahead = False
         is_end = token is None or token.id in self.ends
         tokens: tuple[Token, ...] = ()
         if token is not None and not is_end:

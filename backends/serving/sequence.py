@@ -30,12 +30,12 @@ class Progression:
 
     @property
     def num_answer(self) -> int:
-        return len(self.tokens) - self.num_prompt
+        return self.num_tokens - self.num_prompt
 
     @property
     def num_left(self) -> int:
         """Tokens to run before the next one can be sampled; 1 while decoding."""
-        return len(self.tokens) - self.num_computed
+        return self.num_tokens - self.num_computed
 
     @property
     def is_decoding(self) -> bool:

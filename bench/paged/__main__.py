@@ -1,6 +1,6 @@
 """All figures of the paged engine: on a GPU the whole table, on a CPU the same, small.
 
-    python -m bench.paged [--shape 8b|100m|tiny] [--only decode,prefill,mixed,sleep] [--label NAME]
+    python -m bench.paged [--shape 8b|100m|tiny] [--only decode,prefill,mixed,sleep] [--in-order] [--label NAME]
 
 Random weights of the given shape (default: Llama-3.1-8B's on a GPU, a tiny one on a CPU), in bfloat16 on
 a GPU. Everything is measured through the engine as requests come and go, and set beside what the machine
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--only", default="decode,prefill,sleep,mixed")
     parser.add_argument("--label")
+    parser.add_argument("--in-order", action="store_true", help="steps that do not overlap")
     given = parser.parse_args()
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda:0" if on_gpu else "cpu")
@@ -207,8 +208,9 @@ def main() -> None:
         room = max(size.many * (size.context + size.answer), size.mixed * 2 * size.longest // 2)
         options = {"model": "m", "path": str(path), "parallel": max(size.many, size.mixed),
                    "context": longest, "kv_tokens": room}  # fmt: skip
-        engine = load(options, lambda share: None)
-        bench = Bench(engine, shape, size, limits, dtype.itemsize)
+        bench = Bench(load(options, lambda share: None), shape, size, limits, dtype.itemsize)
+        if given.in_order:
+            bench.engine._stepper.overlaps = False
         lines = asyncio.run(measure(bench, set(given.only.split(",")), path, device))
     label = given.label or f"paged-{device.type}-{name}"
     figures = [{"name": x.name, "reached": x.reached, "unit": x.unit, "limit": x.limit,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import aclosing
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from tests.paged.checkpoints import write_checkpoint
 from tests.serving.engine_client import EngineClient
 
 OpenEngine = Callable[..., Any]
+
+in_order_and_overlapping = pytest.mark.parametrize(
+    "overlaps", [False, True], ids=["in order", "overlapping"]
+)
 
 PREFIX = "the quick brown fox jumps over the lazy dog and then it thinks about that for a while. "
 PROMPTS = [
@@ -51,16 +57,20 @@ async def test_answers_differ(expected: list[list[int]]) -> None:
     assert all(len(set(answer)) > 4 for answer in expected)
 
 
+@in_order_and_overlapping
 @pytest.mark.parametrize("batch", [8, 13, 64, 4096])
 async def test_any_chunk_size_and_any_neighbours(
-    tiny: Path, open_engine: OpenEngine, expected: Any, batch: int
+    tiny: Path, open_engine: OpenEngine, expected: Any, batch: int, overlaps: bool
 ) -> None:
-    async with open_engine(tiny, parallel=8, batch=batch) as engine:
+    async with open_engine(tiny, parallel=8, batch=batch, overlaps=overlaps) as engine:
         assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
 
 
-async def test_prompts_that_are_cached(tiny: Path, open_engine: OpenEngine, expected: Any) -> None:
-    async with open_engine(tiny, parallel=3) as engine:
+@in_order_and_overlapping
+async def test_prompts_that_are_cached(
+    tiny: Path, open_engine: OpenEngine, expected: Any, overlaps: bool
+) -> None:
+    async with open_engine(tiny, parallel=3, overlaps=overlaps) as engine:
         client = EngineClient(engine)
         for _ in range(2):
             assert await client.ask_all(PROMPTS, 24) == expected
@@ -68,20 +78,23 @@ async def test_prompts_that_are_cached(tiny: Path, open_engine: OpenEngine, expe
         assert steps[0].num_cached_tokens > 300
 
 
+@in_order_and_overlapping
 async def test_a_kv_cache_too_small_for_all(
-    tiny: Path, open_engine: OpenEngine, expected: Any
+    tiny: Path, open_engine: OpenEngine, expected: Any, overlaps: bool
 ) -> None:
-    async with open_engine(tiny, parallel=7, kv_tokens=480, context=480) as engine:
+    small = {"kv_tokens": 480, "context": 480}
+    async with open_engine(tiny, parallel=7, overlaps=overlaps, **small) as engine:
         answers = await EngineClient(engine).ask_all(PROMPTS, 24)
     assert answers == expected
 
 
+@in_order_and_overlapping
 @pytest.mark.parametrize("seed", range(4))
 async def test_preempted_at_random(
-    tiny: Path, open_engine: OpenEngine, expected: Any, seed: int
+    tiny: Path, open_engine: OpenEngine, expected: Any, seed: int, overlaps: bool
 ) -> None:
     chance = random.Random(seed)
-    async with open_engine(tiny, parallel=4, batch=32) as engine:
+    async with open_engine(tiny, parallel=4, batch=32, overlaps=overlaps) as engine:
         scheduler = engine._stepper.scheduler
         plan = scheduler.schedule
 
@@ -95,6 +108,75 @@ async def test_preempted_at_random(
         scheduler.schedule = schedule
         assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
         assert scheduler.num_preempted > 10
+
+
+async def test_a_step_is_launched_before_the_one_before_it_is_read(
+    tiny: Path, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backends.paged.chooser import Chosen
+
+    done: list[str] = []
+    async with open_engine(tiny, overlaps=True) as engine:
+        runner = engine._stepper.runner
+        run, read = runner.run, Chosen.read
+        runner.run = lambda chunks: (done.append("run"), run(chunks))[1]
+        monkeypatch.setattr(Chosen, "read", lambda self: (done.append("read"), read(self))[1])
+        await EngineClient(engine).ask("a", 4)
+    assert done == ["run", "run", "read", "run", "read", "run", "read", "read"]
+
+
+@in_order_and_overlapping
+async def test_who_stops_in_the_middle_disturbs_nobody(
+    tiny: Path, open_engine: OpenEngine, expected: Any, overlaps: bool
+) -> None:
+    """As a stop string does it: the reader has enough and leaves."""
+    async with open_engine(tiny, parallel=3, batch=32, overlaps=overlaps) as engine:
+        client = EngineClient(engine)
+
+        async def ask(number: int, count: int) -> list[int]:
+            had: list[int] = []
+            async with aclosing(engine.generate(client.request(PROMPTS[number], 24))) as steps:
+                async for step in steps:
+                    had += [token.id for token in step.tokens]
+                    if len(had) == count:
+                        break
+            return had
+
+        counts = [1, 24, 9, 5, 24, 2, 24]
+        answers = await asyncio.gather(*(ask(i, count) for i, count in enumerate(counts)))
+        assert answers == [expected[i][:count] for i, count in enumerate(counts)]
+        assert await client.ask_all(PROMPTS, 24) == expected
+        engine._stepper.scheduler.check_integrity()
+
+
+async def test_what_was_cancelled_brings_nothing(tiny: Path, open_engine: OpenEngine) -> None:
+    from backends.paged.stepper import Answer
+
+    async with open_engine(tiny, overlaps=True) as engine:
+        await engine.close()  # so that steps are made here and not by its thread
+        stepper, request = engine._stepper, EngineClient(engine).request("hello", 24)
+        answers = [Answer.of(request, serial, frozenset()) for serial in range(2)]
+        for answer in answers:
+            stepper.submit(answer)
+        assert not stepper.step()
+        stepper.cancel(answers[0])
+        assert {task for task, _ in stepper.step()} == {answers[1]}
+        stepper.cancel(answers[1])
+        assert not stepper.step()
+        assert stepper.counters.answer_tokens == 1
+        assert not stepper.has_work
+
+
+@in_order_and_overlapping
+async def test_who_ends_by_a_token_disturbs_nobody(
+    tiny: Path, open_engine: OpenEngine, expected: Any, overlaps: bool
+) -> None:
+    """Nobody can know it a step ahead."""
+    async with open_engine(tiny, parallel=4, batch=32, overlaps=overlaps) as engine:
+        client = EngineClient(engine)
+        ends = engine._stepper.ends = frozenset({expected[0][10], expected[3][3]})
+        answers = await client.ask_all(PROMPTS, 24, ignore_eos=False)
+    assert answers == [list(takewhile(lambda token: token not in ends, e)) for e in expected]
 
 
 @pytest.mark.parametrize("copies", [True, False])
@@ -119,8 +201,9 @@ async def test_asleep_in_between(
         assert await client.ask_all(PROMPTS, 24) == expected
 
 
+@in_order_and_overlapping
 async def test_decodes_out_of_inputs_that_stay_in_place(
-    tiny: Path, open_engine: OpenEngine, expected: Any
+    tiny: Path, open_engine: OpenEngine, expected: Any, overlaps: bool
 ) -> None:
     """What a graph is captured of, without the graph: rows to spare must not matter."""
     from backends.paged.graphs import DecodeGraphs
@@ -131,7 +214,7 @@ async def test_decodes_out_of_inputs_that_stay_in_place(
         sizes.append(len(step()))
         return step
 
-    async with open_engine(tiny, parallel=7) as engine:
+    async with open_engine(tiny, parallel=7, overlaps=overlaps) as engine:
         runner = engine._stepper.runner
         runner.graphs = DecodeGraphs(
             runner.decoder, runner.device, max_running=7, max_blocks=2048 // 16, capture=capture
@@ -151,13 +234,22 @@ async def test_it_does_not_sleep_while_it_answers(tiny: Path, open_engine: OpenE
         reader.cancel()
 
 
-@pytest.mark.parametrize("way", [{"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}])
+@in_order_and_overlapping
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"temperature": 1.0},
+        {"temperature": 0.8, "top_p": 0.9},
+        {"temperature": 1.0, "presence_penalty": 1.0, "repetition_penalty": 1.1},
+    ],
+)
 async def test_seeded_answers_do_not_depend_on_neighbours(
-    tiny: Path, open_engine: OpenEngine, way: dict[str, Any]
+    tiny: Path, open_engine: OpenEngine, way: dict[str, Any], overlaps: bool
 ) -> None:
-    async with open_engine(tiny, parallel=8) as engine:
+    async with open_engine(tiny) as engine:
+        one = await EngineClient(engine).ask(PROMPTS[0], 24, seed=7, **way)
+    async with open_engine(tiny, parallel=8, overlaps=overlaps) as engine:
         client = EngineClient(engine)
-        one = await client.ask(PROMPTS[0], 24, seed=7, **way)
         beside = await asyncio.gather(
             client.ask(PROMPTS[0], 24, seed=7, **way),
             client.ask(PROMPTS[0], 24, seed=8, **way),
@@ -214,10 +306,11 @@ class OneText:
         return self.place == len(self.tokens)
 
 
+@in_order_and_overlapping
 async def test_answers_keep_to_their_grammars_and_no_others(
-    tiny: Path, open_engine: OpenEngine, expected: Any
+    tiny: Path, open_engine: OpenEngine, expected: Any, overlaps: bool
 ) -> None:
-    async with open_engine(tiny, parallel=8) as engine:
+    async with open_engine(tiny, parallel=8, overlaps=overlaps) as engine:
         client, size = EngineClient(engine), engine.info.vocab_size
         text = client.encode("as it was told")
         grammar = OneText(text, size)
@@ -236,9 +329,12 @@ async def test_answers_keep_to_their_grammars_and_no_others(
     assert results[1] == expected[1]
 
 
-async def test_logprobs_of_prompt_and_answer_agree(tiny: Path, open_engine: OpenEngine) -> None:
+@in_order_and_overlapping
+async def test_logprobs_of_prompt_and_answer_agree(
+    tiny: Path, open_engine: OpenEngine, overlaps: bool
+) -> None:
     """An answer's tokens, given back as a prompt, must be held as likely as when they were chosen."""
-    async with open_engine(tiny, batch=16) as engine:
+    async with open_engine(tiny, batch=16, overlaps=overlaps) as engine:
         client = EngineClient(engine)
         prompt = client.encode(PREFIX)
         steps = await client.progress(prompt, 12, logprobs=3)
@@ -255,8 +351,11 @@ async def test_logprobs_of_prompt_and_answer_agree(tiny: Path, open_engine: Open
         assert score.logprob == pytest.approx(token.logprob, abs=1e-4)
 
 
-async def test_who_leaves_frees_the_place(tiny: Path, open_engine: OpenEngine) -> None:
-    async with open_engine(tiny, parallel=1) as engine:
+@in_order_and_overlapping
+async def test_who_leaves_frees_the_place(
+    tiny: Path, open_engine: OpenEngine, overlaps: bool
+) -> None:
+    async with open_engine(tiny, parallel=1, overlaps=overlaps) as engine:
         client = EngineClient(engine)
         reader = await client.start("hello", 1900)
         reader.cancel()
@@ -280,10 +379,11 @@ async def test_what_cannot_be_served(tiny: Path, open_engine: OpenEngine) -> Non
             await engine.embed([[1]])
 
 
+@in_order_and_overlapping
 async def test_a_step_that_fails_ends_what_is_in_flight_and_no_more(
-    tiny: Path, open_engine: OpenEngine, capsys: Any
+    tiny: Path, open_engine: OpenEngine, capsys: Any, overlaps: bool
 ) -> None:
-    async with open_engine(tiny) as engine:
+    async with open_engine(tiny, overlaps=overlaps) as engine:
         client, runner = EngineClient(engine), engine._stepper.runner
         expected = await client.ask("a")
         run = runner.run
@@ -297,6 +397,30 @@ async def test_a_step_that_fails_ends_what_is_in_flight_and_no_more(
             await client.ask("a")
         assert caught.value.kind == "unavailable"
         assert await client.ask("a") == expected
+    assert "planted" in capsys.readouterr().err
+
+
+async def test_what_was_read_is_told_though_the_next_choice_fails(
+    tiny: Path, open_engine: OpenEngine, expected: Any, capsys: Any
+) -> None:
+    async with open_engine(tiny, overlaps=True) as engine:
+        chooser = engine._stepper.chooser
+        tokens: list[int] = []
+        choose = chooser.choose
+
+        def fail(*given: Any) -> Any:
+            chooser.choose = choose
+            raise RuntimeError("planted")
+
+        async def ask() -> None:
+            async for step in engine.generate(EngineClient(engine).request(PROMPTS[0], 24)):
+                tokens.extend(token.id for token in step.tokens)
+                chooser.choose = fail
+
+        with pytest.raises(EngineError, match="can be sent again"):
+            await ask()
+    assert tokens == expected[0][: len(tokens)]
+    assert len(tokens) > 1
     assert "planted" in capsys.readouterr().err
 
 
@@ -348,11 +472,12 @@ async def test_closing_ends_what_is_in_flight(tiny: Path, open_engine: OpenEngin
         ("pooling_mode_cls_token", "cls"),
     ],
 )
+@in_order_and_overlapping
 async def test_embeddings_as_the_checkpoint_pools(
-    tmp_path: Path, open_engine: OpenEngine, mode: str, pooling: str
+    tmp_path: Path, open_engine: OpenEngine, mode: str, pooling: str, overlaps: bool
 ) -> None:
     path = write_checkpoint(tmp_path / "m", pooling=mode)
-    async with open_engine(path, parallel=4, batch=16) as engine:
+    async with open_engine(path, parallel=4, batch=16, overlaps=overlaps) as engine:
         assert "embeddings" in engine.info.capabilities
         inputs = [EngineClient(engine).encode(prompt) for prompt in PROMPTS]
         vectors = await engine.embed(inputs)

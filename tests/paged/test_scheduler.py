@@ -23,8 +23,10 @@ class Machine:
     num_blocks: int
     budget: int = 64
     max_running: int = 4
+    overlaps: bool = False  # a step is planned before the tokens of the one before it are known
     cells: dict[int, Prefix] = field(default_factory=dict)
     finished: list[Sequence] = field(default_factory=list)
+    chosen: dict[Sequence, int] = field(default_factory=dict)  # and not yet known
 
     def __post_init__(self) -> None:
         blocks = BlockManager(self.num_blocks)
@@ -38,22 +40,34 @@ class Machine:
         for chunk in chunks:
             self.compute(chunk)
         self.scheduler.advance(chunks)
+        self.read()
         for chunk in chunks:
             sequence = chunk.sequence
-            if sequence.num_left == 0:
-                sequence.tokens.append(answer_to(sequence.tokens))
-                if sequence.num_answer >= sequence.max_tokens:
-                    self.scheduler.finish(sequence)
-                    self.finished.append(sequence)
+            if sequence.is_running and chunk.is_last:
+                self.chosen[sequence] = answer_to(sequence.tokens)
+                sequence.is_ahead = sequence.num_answer + 1 < sequence.max_tokens
+        if not self.overlaps:
+            self.read()
         self.scheduler.check_integrity()
         return chunks
 
+    def read(self) -> None:
+        for sequence, token in self.chosen.items():
+            sequence.is_ahead = False
+            sequence.tokens.append(token)
+            if sequence.num_answer >= sequence.max_tokens or token == END:
+                self.scheduler.finish(sequence)
+                self.finished.append(sequence)
+        self.chosen.clear()
+
     def compute(self, chunk: Chunk) -> None:
         sequence = chunk.sequence
+        tokens = [*sequence.tokens, *([self.chosen[sequence]] if sequence.is_ahead else [])]
+        assert chunk.end <= len(tokens)
         assert chunk.start == sequence.num_computed
         for position in range(chunk.end):
             cell = sequence.blocks[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
-            text = (sequence.scope, tuple(sequence.tokens[: position + 1]))
+            text = (sequence.scope, tuple(tokens[: position + 1]))
             if position >= chunk.start:
                 self.cells[cell] = text
             assert self.cells[cell] == text, "a step would have read another text's cell"
@@ -62,13 +76,17 @@ class Machine:
         for _ in range(limit):
             if not self.scheduler.has_work:
                 return
-            assert self.step(), "there is work, and nothing is done"
+            assert self.step() or self.overlaps, "there is work, and nothing is done"
         raise AssertionError("no end")
 
 
+END = 4  # the token that ends an answer
+
+
 def answer_to(tokens: list[int]) -> int:
-    """A token that depends on all that stands before it."""
-    return hash(tuple(tokens)) % 5
+    """A token that depends on all that stands before it, and seldom is the last."""
+    token = hash(tuple(tokens)) % 64
+    return END if token == 63 else token % END
 
 
 def test_decodes_go_first_and_prompts_share_what_is_left() -> None:
@@ -94,6 +112,25 @@ def test_a_prompt_is_computed_once_for_all_who_have_it() -> None:
     assert sorted(chunk.length for chunk in machine.step()) == [1, 8, 8]
     machine.run()
     assert [sequence.num_cached for sequence in machine.finished] == [0, 32, 32]
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize("before", [0, 11, 12, 13, 40])
+def test_all_that_was_computed_can_be_taken_over(before: int, overlaps: bool) -> None:
+    """Whenever somebody looks whether a beginning is coming, and however late tokens are known."""
+    text = list(range(20, 40))
+    while len(text) < 65:
+        text.append(answer_to(text))
+    assert END not in text
+    machine = Machine(64, overlaps=overlaps)
+    machine.scheduler.add(Sequence(0, text[:20], 45))
+    for _ in range(before):
+        machine.step()
+    machine.scheduler.add(Sequence(1, [*text[:33], 7], 1))
+    machine.run()
+    machine.scheduler.add(Sequence(2, [*text, 8], 1))
+    machine.run()
+    assert machine.finished[-1].num_cached == 64
 
 
 def test_nothing_is_shared_between_scopes() -> None:
@@ -164,12 +201,22 @@ def _workloads(draw: st.DrawFn) -> tuple[int, list[Sequence]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(_workloads(), st.integers(8, 100), st.integers(1, 6), st.randoms(use_true_random=False))
+@given(
+    _workloads(),
+    st.integers(8, 100),
+    st.integers(1, 6),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
 def test_every_sequence_finishes_with_its_own_answer(
-    workload: tuple[int, list[Sequence]], budget: int, max_running: int, chance: random.Random
+    workload: tuple[int, list[Sequence]],
+    budget: int,
+    max_running: int,
+    overlaps: bool,
+    chance: random.Random,
 ) -> None:
     num_blocks, sequences = workload
-    machine = Machine(num_blocks, budget, max_running)
+    machine = Machine(num_blocks, budget, max_running, overlaps)
     late, cancelled = list(sequences), set()
     for _ in range(20_000):
         if late and chance.random() < 0.3:
@@ -179,7 +226,9 @@ def test_every_sequence_finishes_with_its_own_answer(
             machine.scheduler.preempt(chance.choice(running))
         if running and chance.random() < 0.02:
             cancelled.add(chance.choice(running))
-            machine.scheduler.finish(next(s for s in running if s in cancelled))
+            leaver = next(s for s in running if s in cancelled)
+            machine.scheduler.finish(leaver)
+            machine.chosen.pop(leaver, None)
         if not late and not machine.scheduler.has_work:
             break
         machine.step()
@@ -187,7 +236,7 @@ def test_every_sequence_finishes_with_its_own_answer(
     assert finished | cancelled == set(sequences)
     for sequence in finished:
         tokens = sequence.tokens[: sequence.num_prompt]
-        for _ in range(sequence.max_tokens):
+        while len(tokens) < sequence.num_prompt + sequence.max_tokens and END not in tokens[-1:]:
             tokens.append(answer_to(tokens))
         assert tokens == sequence.tokens
     assert machine.scheduler.blocks.num_free == num_blocks
