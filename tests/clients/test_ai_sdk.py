@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from tests.clients.conftest import KEY
-from tests.system.conftest import PATIENCE_S
+from tests.clients import node
 
-SCENES = Path(__file__).parent / "js"
+node.need("ai")
+
 PROVIDERS = ("chat", "responses", "messages")
-Json = dict[str, Any]
-
-if shutil.which("node") is None:
-    pytest.skip("node is not installed", allow_module_level=True)
-if not (SCENES / "node_modules" / "ai").is_dir():
-    pytest.skip("the AI SDK is not installed: npm ci in tests/clients/js", allow_module_level=True)
 
 
-def play(scene: str, url: str, **fields: str) -> Json:
-    """What came of a scene of `play.mjs`."""
-    given = {"url": url, "key": KEY, "provider": "chat", "model": "scripted", "prompt": "hello"}
-    command = ["node", "play.mjs", scene, json.dumps({**given, **fields})]
-    done = subprocess.run(command, cwd=SCENES, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stderr
-    found: Json = json.loads(done.stdout)
-    return found
+def play(scene: str, url: str, provider: str = "chat", **fields: str) -> node.Json:
+    return node.play("ai.mjs", scene, url, provider=provider, **fields)
 
 
 @pytest.mark.parametrize("provider", [*PROVIDERS, "completion"])

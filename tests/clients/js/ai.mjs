@@ -1,5 +1,5 @@
 // Plays one scene with Vercel's AI SDK and prints what came of it, as JSON.
-// node play.mjs SCENE '{"url": ..., "key": ..., "provider": ..., "model": ...}'
+// node ai.mjs SCENE '{"url": ..., "key": ..., "provider": ..., "model": ...}'
 
 import { createAnthropic } from '@ai-sdk/anthropic';
 import { createOpenAI } from '@ai-sdk/openai';
