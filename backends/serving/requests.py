@@ -217,7 +217,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     if low <= value <= high and value != inf:
         return
     limit = f"from {low:g} to {high:g}" if high < MOST else f"at least {low:g}"
-    if high == MOST and value > high:
+    if high >= MOST and value > high:
         limit = "a number of 64 bits"
     raise bad_request(f"{name} must be {limit}; it is {_short(value)}", name)
 

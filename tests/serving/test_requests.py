@@ -143,6 +143,12 @@ def test_a_body_that_is_no_request_is_a_400(body: bytes) -> None:
     assert raised.value.status == 400
 
 
+@pytest.mark.parametrize("field", ["seed", "max_tokens"])
+def test_a_number_that_is_too_long_is_said_to_be(field: str) -> None:
+    with pytest.raises(RequestError, match=f"{field} must be a number of 64 bits"):
+        _served({field: 2**70})
+
+
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(RequestError, match="messages is required") as raised:
         decode(b"{}", ChatRequest)
