@@ -22,6 +22,7 @@ _CONTROL = b"\xff"  # how llguidance tells a control token's name from text
 _SLICES = [r'[^"\\\x00-\x1F\x7F]+']
 _CHUNK = 256  # tokens read at a time
 _PAUSE_S = 0.001  # between chunks, where nobody waits
+_TRIED_TOKENS = 4
 _DEAD_ENDS = ("NoExtension", "NoExtensionBias")
 
 
@@ -110,10 +111,9 @@ class Vocabulary:
         """As Compiler says, on the caller's thread."""
         try:
             matcher = self._trie.compile(rules)
-            matcher.copy().mask()
         except MaskError as error:
-            reason = str(error)
-            raise GrammarError("no answer fits" if reason in _DEAD_ENDS else reason) from None
+            raise GrammarError(str(error)) from None
+        _try_out(matcher.copy())
         return CompiledGrammar(matcher)
 
     @cached_property
@@ -145,6 +145,21 @@ class Vocabulary:
         if is_end:
             ends.append(token)
         return _CONTROL + name.encode() if name and (is_end or not piece) else piece
+
+
+def _try_out(matcher: Matcher) -> None:
+    """What is too complex is often so from the beginning. Raises GrammarError."""
+    for place in range(_TRIED_TOKENS):
+        try:
+            allowed = int.from_bytes(matcher.mask(), "little")
+            if matcher.accept((allowed & -allowed).bit_length() - 1):
+                return
+        except MaskError as error:
+            if str(error) not in _DEAD_ENDS:
+                raise GrammarError(str(error)) from None
+            if place == 0:
+                raise GrammarError("no answer fits") from None
+            return  # other ways may lead on
 
 
 class CompiledGrammar:

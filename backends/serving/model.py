@@ -51,7 +51,7 @@ class ServedModel:
         try:
             return await self._compiler.compile(rules)
         except GrammarError as error:
-            raise bad_request(f"{param} cannot be followed: {_readable(error)}", param) from None
+            raise bad_request(f"{param} cannot be followed: {readable(error)}", param) from None
 
     async def prepare(self) -> None:
         """Do ahead what the first grammar would have to wait for."""
@@ -66,6 +66,8 @@ _PLACE = re.compile(r"^(?:at )?\d+\(\d+\): ")  # in a grammar that the client ne
 _LISTING = re.compile(r" \d+ \| .*", re.DOTALL)
 
 
-def _readable(error: GrammarError) -> str:
+def readable(error: GrammarError) -> str:
+    """What it says, without what the client never saw."""
     reason = _LISTING.sub("", _PLACE.sub("", str(error)))
-    return reason.removeprefix("failed to compile JSON schema: ")[:300]
+    reason = reason.removeprefix("failed to compile JSON schema: ").partition(". Enable ")[0]
+    return reason[:300]

@@ -7,6 +7,7 @@ would ever end a model's list of its own; and white space is bounded, for nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -33,7 +34,15 @@ _SCATTERED = frozenset(
 )
 _OPEN = frozenset({"additionalProperties", "patternProperties", "minProperties"})
 _PARTS = frozenset({"anyOf", "oneOf", "$ref"})
+_LEAST = frozenset({"minimum", "exclusiveMinimum"})
+_BOUNDS = _LEAST | {"maximum", "exclusiveMaximum"}
+EXACT = 1 << 53  # integers up to it are exact as the floating-point numbers that bounds are read as
+_MOST = (1 << 63) - (1 << 10)  # the last such number that is no more than 64 bits
 MAX_DEPTH = 100  # of schemas inside schemas
+
+
+class _OutOfReach(Exception):
+    """A bound that no number within reach can be told from."""
 
 
 def prepared(schema: object, param: str, *, strict: bool) -> dict[str, Any]:
@@ -48,7 +57,7 @@ def prepared(schema: object, param: str, *, strict: bool) -> dict[str, Any]:
     closes = not any(_is_scattered(part) for part in parts(schema))
     try:
         ready: dict[str, Any] = _prepared(schema, closes, False)
-    except PatternError as error:
+    except (PatternError, _OutOfReach) as error:
         raise bad_request(f"{param} cannot be followed: {error}", param) from None
     ready[OPTIONS] = {
         "whitespace_pattern": _SPACE,
@@ -125,6 +134,8 @@ def _prepared(schema: Any, closes: bool, is_part: bool) -> Any:
             ready[key] = [_prepared(part, closes, inside) for part in value]
         elif key in _SINGLE:
             ready[key] = _prepared(value, closes, False)
+        elif key in _BOUNDS and isinstance(value, int) and abs(value) > EXACT:
+            ready[key] = _rounded(value, upwards=key in _LEAST)
         elif key == "pattern" and isinstance(value, str):
             ready[key] = translated(value)
         elif key == "format":
@@ -134,6 +145,19 @@ def _prepared(schema: Any, closes: bool, is_part: bool) -> Any:
     if closes and not is_part and _can_close(schema):
         ready["additionalProperties"] = False
     return ready
+
+
+def _rounded(bound: int, *, upwards: bool) -> int:
+    """The nearest bound that is exact and allows no more. Raises _OutOfReach."""
+    if bound > _MOST if upwards else bound < -_MOST:
+        raise _OutOfReach(f"{bound} is too close to the end of 64 bits")
+    bound = max(-_MOST, min(bound, _MOST))
+    near = int(float(bound))
+    if near < bound and upwards:
+        return int(math.nextafter(near, math.inf))
+    if near > bound and not upwards:
+        return int(math.nextafter(near, -math.inf))
+    return near
 
 
 def _format(form: object, has_pattern: bool) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from backends.serving import schemas
 from backends.serving.errors import bad_request
 from backends.serving.requests import ChatRequest
 from backends.serving.tools import Tool, Tools
+
+_NAME = re.compile(r"""[^\s\x00-\x1f"'`<>{}()\[\]|=]+""")  # no notation writes others
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +62,20 @@ def _tool(given: Mapping[str, Any], where: str) -> Tool:
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise bad_request(f"{where}.function.name must be a string", f"{where}.function.name")
+    if not _NAME.fullmatch(name):
+        words = "may not hold white space, quotes or any of <>{}[]()|="
+        raise bad_request(f"{where}.function.name {words}", f"{where}.function.name")
     is_strict = function.get("strict") is True
     schema = function.get("parameters")
-    if schema is None:
+    param = f"{where}.function.parameters"
+    if schema is None or schema is True:
         schema = {}
     if isinstance(schema, Mapping):  # arguments are always an object, whatever the schema forgets
-        schema = {"type": "object", **({} if schema else {"properties": {}}), **schema}
-    return Tool(
-        name, schemas.prepared(schema, f"{where}.function.parameters", strict=is_strict), is_strict
-    )
+        kinds = schema.get("type", "object")
+        if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
+            raise bad_request(f"{param}.type must be object", param)
+        schema = {**({} if schema else {"properties": {}}), **schema, "type": "object"}
+    return Tool(name, schemas.prepared(schema, param, strict=is_strict), is_strict)
 
 
 def _allowed(tools: Tools, choice: Mapping[str, Any], is_single: bool) -> Toolbox:

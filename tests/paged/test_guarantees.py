@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from tests.echo.worker_process import WorkerProcess
+from tests.serving.odd_schemas import KEPT, REFUSED
 
 PERSON = {
     "type": "object",
@@ -62,3 +63,20 @@ def test_a_required_call_has_valid_arguments(client: httpx.Client, seed: int) ->
     assert choice["finish_reason"] == "tool_calls"
     for call in choice["message"]["tool_calls"]:
         jsonschema.validate(json.loads(call["function"]["arguments"]), PERSON)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_odd_schemas_are_refused(client: httpx.Client, name: str) -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": REFUSED[name][0], "strict": True}}
+    body = {"messages": [{"role": "user", "content": "Who?"}], "response_format": form}
+    answer = client.post("/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 400, answer.text
+    assert "cannot be followed" in answer.text or "too deeply" in answer.text
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_odd_schemas_are_kept_to(client: httpx.Client, name: str) -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": KEPT[name], "strict": True}}
+    choice = ask(client, response_format=form, seed=1, temperature=1)
+    if choice["finish_reason"] == "stop":
+        jsonschema.validate(json.loads(choice["message"]["content"]), KEPT[name])

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 
 from tests.echo.worker_process import WorkerProcess
+from tests.serving.odd_schemas import KEPT, REFUSED
 
 openai: Any = pytest.importorskip("openai")
 pytest.importorskip("llama_cpp")
@@ -171,3 +173,50 @@ def test_a_schema_that_cannot_be_followed_is_said_before_anything_is_sent(client
     with pytest.raises(openai.BadRequestError, match="look-around") as raised:
         ask(client, response_format=form(broken), stream=True)
     assert raised.value.param == "response_format.json_schema.schema"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_odd_schemas_are_refused_before_anything_is_sent(client: Any, name: str) -> None:
+    schema, _ = REFUSED[name]
+    with pytest.raises(openai.BadRequestError):
+        ask(client, response_format=form(schema), stream=True)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_odd_schemas_are_kept_to(client: Any, name: str) -> None:
+    answer = ask(client, response_format=form(KEPT[name]), seed=2, temperature=2, max_tokens=200)
+    [choice] = answer.choices
+    if choice.finish_reason == "stop":
+        jsonschema.validate(json.loads(choice.message.content), KEPT[name])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "is_fine"),
+    [(True, True), ({}, True), ({"type": ["object", "null"]}, True), ({"type": "string"}, False)],
+)
+def test_arguments_are_an_object_whatever_is_asked(
+    client: Any, parameters: Any, is_fine: bool
+) -> None:
+    tools = [tool("f", parameters, strict=True)]
+    if not is_fine:
+        with pytest.raises(openai.BadRequestError, match="must be object"):
+            ask(client, tools=tools, tool_choice="required")
+        return
+    answer = ask(client, tools=tools, tool_choice="required", temperature=2, seed=5)
+    for call in answer.choices[0].message.tool_calls:
+        if answer.choices[0].finish_reason == "tool_calls":
+            assert isinstance(json.loads(call.function.arguments), dict)
+
+
+@pytest.mark.parametrize("name", ["two words", "f(x)", 'q"', "a=b", "<f>", "a\n"])
+def test_a_name_that_no_notation_can_hold_is_refused(client: Any, name: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="may not hold"):
+        ask(client, tools=[tool(name, WEATHER)])
+
+
+@pytest.mark.parametrize("levels", [200, 5000, 200_000])
+def test_a_schema_of_any_depth_is_answered(client: Any, levels: int) -> None:
+    schema = '{"items":' * levels + "{}" + "}" * levels
+    body = f'{{"model": "m", "messages": {json.dumps(TALK)}, "guided_json": {schema}}}'
+    answer = httpx.post(f"{client.base_url}chat/completions", content=body, timeout=60)
+    assert answer.status_code == 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from typing import Any
 
 import jsonschema
@@ -16,10 +17,12 @@ from backends.echo.tokenizer import EOS, IM_END, VOCAB_SIZE, ByteTokenizer
 from backends.serving.constraint import GrammarError, Vocabulary
 from backends.serving.engine import Grammar
 from backends.serving.errors import RequestError
+from backends.serving.model import readable
 from backends.serving.requests import ChatRequest, decode
 from backends.serving.schemas import prepared
 from backends.serving.structure import content_rules
 from backends.serving.tools.calls import embedded
+from tests.serving.odd_schemas import KEPT, REFUSED
 
 VOCABULARY = Vocabulary(ByteTokenizer(), VOCAB_SIZE)
 LIKELY = frozenset(b'"{}[],:0123456789abcdef.')
@@ -224,3 +227,26 @@ def test_what_is_no_form_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=words) as raised:
         rules(**fields)
     assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_odd_schemas_are_kept_to(name: str) -> None:
+    schema = KEPT[name]
+    grammar = follow(schema)
+    found = [answer for seed in range(3) if (answer := drawn(grammar, seed)) is not None]
+    assert found or name == "a tree"
+    for answer in found:
+        jsonschema.validate(json.loads(answer), schema)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_kept_to_is_refused_and_said(name: str) -> None:
+    schema, reason = REFUSED[name]
+    started = time.monotonic()
+    with pytest.raises((RequestError, GrammarError)) as raised:
+        follow(schema)
+    error = raised.value
+    words = readable(error) if isinstance(error, GrammarError) else error.message
+    assert re.search(reason, words)
+    assert len(words) < 400
+    assert time.monotonic() - started < 20
