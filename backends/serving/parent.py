@@ -1,6 +1,6 @@
 """A process that has an engine's modules imported, and forks workers that need not import them.
 
-    python -m backends.serving.parent backends.NAME [patiently]
+    python -m backends.serving.parent backends.NAME [patiently] [...]
 
 `backends.NAME.__main__` has `prepare()`, which sets what libraries read when they are opened,
 `import_all()`, and `main()`, which is the worker. Standard input is a Unix socket for packets, and
@@ -10,6 +10,9 @@ when it closes, this process ends. A packet is one JSON object:
   (standard output and error) and its report. `argv` is the command line that would have started it.
 - from us, `{}` when all is imported; then one for each, in order: `{"pid": N}`, or `{"error": "..."}`.
   An error that comes before anything was asked says why this process ends.
+
+What a worker shows as its command line has the length of ours at most, so more arguments may follow, which
+mean nothing.
 
 `patiently`: the imports take what time others leave on the processors, so as not to slow down the first
 worker, which answers already.

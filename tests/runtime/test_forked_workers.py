@@ -213,6 +213,9 @@ class TestLlamacpp:
                 if is_forked(worker, parent):
                     break
                 await worker.stopped()
+        shown = " ".join(psutil.Process(worker.handle.pid).cmdline()).split()
+        assert worker.handle.endpoint.socket_path in shown[shown.index("--listen") + 1]
+        assert shown[-1].endswith(".json")
         assert os.sched_getscheduler(worker.handle.pid) == os.sched_getscheduler(0)
         assert await answer(worker) == said
         await asyncio.gather(first.stopped(), worker.stopped())

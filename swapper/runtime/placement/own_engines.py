@@ -9,6 +9,8 @@ from pathlib import Path
 BACKENDS = Path(__file__).parents[3] / "backends"  # beside the package `swapper`, installed or not
 QUICK_TO_START = frozenset(("llamacpp",))  # it imports what it needs while the file is read
 FORKED = QUICK_TO_START | {"paged"}
+# A forked worker shows its own command line in the place of its parent's, which this makes long enough.
+ROOM_FOR_TITLES = " " * 512
 
 
 def find_own_engine(name: str) -> tuple[str, ...] | None:
@@ -24,8 +26,9 @@ def find_parent(name: str) -> tuple[str, ...] | None:
     """The command line of the process that forks its workers, for an engine that has one."""
     if name not in FORKED:
         return None
-    manner = ("patiently",) if name in QUICK_TO_START else ()
-    return sys.executable, "-P", "-m", "backends.serving.parent", f"backends.{name}", *manner
+    manner = "patiently" if name in QUICK_TO_START else "at-once"
+    parent = ("-m", "backends.serving.parent", f"backends.{name}", manner)
+    return sys.executable, "-P", *parent, ROOM_FOR_TITLES
 
 
 def environment() -> dict[str, str]:
