@@ -39,11 +39,11 @@ def png(seed: int, width: int = 48, height: int = 48) -> bytes:
 
 
 def write_projector(path: Path, kind: str, *, side: int = 48, width: int = WIDTH) -> Path:
-    """`mlp`: LLaVA's, (side / 8)² rows an image; `gemma3`: a quarter of them, which look at each other;
+    """`mlp`: LLaVA's, (side / 8)² rows an image; `tiles`: the same, of an image in tiles; `gemma3`: a quarter of them, which look at each other;
     `qwen2vl_merger`: as many as the picture is large, at positions of rows and columns."""
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_bool("clip.has_vision_encoder", True)
-    writer.add_string("clip.projector_type", kind)
+    writer.add_string("clip.projector_type", "mlp" if kind == "tiles" else kind)
     for key, value in (
         ("embedding_length", INNER),
         ("feed_forward_length", 2 * INNER),
@@ -80,7 +80,10 @@ def write_projector(path: Path, kind: str, *, side: int = 48, width: int = WIDTH
         add_with_bias(f"v.blk.{layer}.ffn_up", 2 * INNER, INNER)
         add_with_bias(f"v.blk.{layer}.ffn_down", INNER, 2 * INNER)
     match kind:
-        case "mlp":
+        case "mlp" | "tiles":
+            if kind == "tiles":
+                sizes = [side, 2 * side, 2 * side, side, 2 * side, 2 * side]
+                writer.add_array("clip.vision.image_grid_pinpoints", sizes)
             writer.add_uint32("clip.vision.projector.scale_factor", 1)
             add("v.position_embd.weight", (side // PATCH) ** 2, INNER)
             add_with_bias("mm.0", width, INNER)

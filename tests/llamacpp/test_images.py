@@ -17,7 +17,7 @@ from tests.llamacpp.projectors import answer_by_libmtmd, png, write_projector
 
 BEFORE = "It was a bright cold day in April, and this is what the clocks saw: "
 AFTER = " So what was striking thirteen?"
-KINDS = ["mlp", "gemma3", "qwen2vl_merger"]
+KINDS = ["mlp", "tiles", "gemma3", "qwen2vl_merger"]
 COUNT = 12
 
 
@@ -172,6 +172,27 @@ async def test_an_image_that_cannot_be_encoded_is_its_own_request_s_failure(
         again, _ = await seer.ask(prompt(png(1)))
     assert_as_by_libmtmd(tokens, files["mlp"], [BEFORE, AFTER])
     assert_as_by_libmtmd(again, files["mlp"], prompt(png(1)))
+
+
+async def test_models_with_a_state_instead_of_a_cache(
+    open_engine, tiny_recurrent, tmp_path
+) -> None:
+    files = tiny_recurrent, write_projector(tmp_path / "mmproj.gguf", "mlp", width=32)
+    asked = [prompt(png(1)), prompt(png(1), png(2)), prompt(png(2), png(1))]
+    async with open_engine(files[0], mmproj=str(files[1]), batch=16) as engine:
+        seer = Seer(engine)
+        answers = await asyncio.gather(*(seer.ask(parts) for parts in asked))
+        first = await seer.request(asked[0])
+        said = [token.id for token in answers[0][0]]
+        tokens = [
+            *first.prompt,
+            *said[:-1],
+            *engine.tokenizer.encode("Go on", add_special=False, parse_special=True),
+        ]
+        steps = [step async for step in engine.generate(replace(first, prompt=tokens))]
+        assert steps[0].num_cached_tokens == len(first.prompt) + len(said) - 1
+    for (tokens, _), parts in zip(answers, asked, strict=True):
+        assert_as_by_libmtmd(tokens, files, parts)
 
 
 async def test_penalties_look_at_words_alone(open_engine, files) -> None:
