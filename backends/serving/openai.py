@@ -32,7 +32,9 @@ class ChatReply(Reply):
     closing = b"}"
 
     def _events(self, choice: Choice, delta: Delta, is_first: bool) -> bytes:
-        events = self._event(choice, b'"role":"assistant","content":""') if is_first else b""
+        events = b""
+        if is_first:
+            events = self._first_event(choice, b'"role":"assistant","content":""')
         if delta.reasoning:
             events += self._event(choice, b'"reasoning_content":' + _json(delta.reasoning))
         if delta.text or delta.tokens:

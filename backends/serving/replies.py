@@ -17,6 +17,7 @@ import msgspec
 from backends.serving.choices import Choice, Delta
 from backends.serving.engine import Engine
 
+EVENT_END = b"}\n\n"
 DONE = b"data: [DONE]\n\n"
 
 _json = msgspec.json.encode
@@ -71,6 +72,14 @@ class Reply(ABC):
         if reason is not None:
             ends |= _stopped_by(choice)
         return start + said + self.closing + b"," + _json(ends)[1:] + self._tail
+
+    def _first_event(self, choice: Choice, said: bytes) -> bytes:
+        """The first one of a choice. Where the stream is to tell its usage, it says by llama.cpp's
+        timings how long the prompt is: `usage` must be null there."""
+        event = self._event(choice, said)
+        if not self.includes_usage:
+            return event
+        return event[: -len(EVENT_END)] + b',"timings":' + _json(self.timings()) + EVENT_END
 
     @abstractmethod
     def _events(self, choice: Choice, delta: Delta, is_first: bool) -> bytes:
@@ -141,9 +150,11 @@ class Reply(ABC):
     def timings(self) -> dict[str, float]:
         """How long the prompt and the answer took, in llama.cpp's words."""
         usage = self.usage()
+        num_cached = usage["prompt_tokens_details"]["cached_tokens"]
         first = self._first or time.monotonic()
         return {
-            "prompt_n": usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"],
+            "cache_n": num_cached,
+            "prompt_n": usage["prompt_tokens"] - num_cached,
             "prompt_ms": round((first - self._began) * 1000, 3),
             "predicted_n": usage["completion_tokens"],
             "predicted_ms": round((time.monotonic() - first) * 1000, 3),

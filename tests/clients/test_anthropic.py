@@ -38,6 +38,7 @@ def test_a_demo_model_answers_the_same_streamed_or_not(api: Any, demo: str) -> N
     }
     whole = api.messages.create(**asked)
     with api.messages.stream(**asked) as stream:
+        begun = next(event.message.usage for event in stream if event.type == "message_start")
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert whole.content[0].text == text == final.content[0].text != ""
@@ -47,7 +48,7 @@ def test_a_demo_model_answers_the_same_streamed_or_not(api: Any, demo: str) -> N
     counted = api.messages.count_tokens(
         model=demo, system="You are a help.", messages=HELLO
     ).input_tokens
-    assert counted == used
+    assert counted == used == begun.input_tokens + begun.cache_read_input_tokens
     assert whole.usage.output_tokens == final.usage.output_tokens > 0
 
 

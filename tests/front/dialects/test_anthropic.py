@@ -320,6 +320,16 @@ def test_events_in_their_order() -> None:
     assert found[-2]["usage"]["input_tokens"] == 8
 
 
+def test_a_prompt_is_counted_at_the_start_where_the_engine_tells_it() -> None:
+    first = {**CHUNKS[0], "usage": None, "timings": {"cache_n": 3, "prompt_n": 9}}
+    started = told(read(stream=True), first, *CHUNKS[1:])[0]["message"]["usage"]
+    assert (started["input_tokens"], started["cache_read_input_tokens"]) == (9, 3)
+    assert started["output_tokens"] == 0
+    for junk in ({"cache_n": None}, {"cache_n": "3", "prompt_n": 9}):
+        found = told(read(stream=True), {**CHUNKS[0], "timings": junk})
+        assert found[0]["message"]["usage"]["input_tokens"] == 0
+
+
 def test_hidden_thinking_stays_hidden() -> None:
     found = told(read(stream=True, thinking={"type": "disabled"}), *CHUNKS)
     assert not [e for e in found if "thinking" in str(e)]

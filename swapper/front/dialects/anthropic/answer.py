@@ -77,6 +77,8 @@ class MessagesTranslation(StreamTranslation):
     def chunk(self, chunk: Json) -> bytes:
         if chunk.get("usage"):
             self._usage = _usage(chunk["usage"])
+        elif not self._has_begun:
+            self._usage = _usage(_prompt_usage(chunk.get("timings") or {}))
         begun = self._begin()
         choice = first_choice(chunk)
         if choice is None:
@@ -179,3 +181,12 @@ def _usage(usage: Json) -> Json:
         "cache_read_input_tokens": cached,
         "output_tokens": usage.get("completion_tokens") or 0,
     }
+
+
+def _prompt_usage(timings: Json) -> Json:
+    """What is known of the prompt before the answer: some servers tell it in llama.cpp's words."""
+    num_cached, num_new = timings.get("cache_n"), timings.get("prompt_n")
+    if not isinstance(num_cached, int) or not isinstance(num_new, int):
+        return {}
+    details = {"cached_tokens": num_cached}
+    return {"prompt_tokens": num_cached + num_new, "prompt_tokens_details": details}
