@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 
 import httpx
 import pytest
 
-pytest.importorskip("llama_cpp")
 from tests.llamacpp.conftest import write_model
 from tests.llamacpp.projectors import png, write_projector
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed"
+)
 
 PICTURE = base64.b64encode(png(1)).decode()
 URL = "data:image/png;base64," + PICTURE
