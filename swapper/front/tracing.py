@@ -10,11 +10,13 @@ Attributes: OpenTelemetry's semantic conventions for HTTP and for generative AI,
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import structlog
 from opentelemetry import propagate
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -28,7 +30,10 @@ from swapper.front.call import Call
 from swapper.front.headers import Header
 from swapper.runtime.lease import Lease
 
+log = structlog.get_logger("swapper.tracing")
+
 CLOSING_S: Final = 3.0  # for what is not sent yet, at the end
+COMPLAINS_EVERY_S: Final = 60.0  # a receiver that is away is tried again many times
 NOT_OURS: Final = range(
     400, 500
 )  # a client's mistakes are no errors of a server, nor is that it left
@@ -66,6 +71,9 @@ class Tracing:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        theirs = logging.getLogger("opentelemetry")
+        theirs.addHandler(Complaints())
+        theirs.propagate = False
         self._exporter = OTLPSpanExporter()
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
@@ -134,6 +142,19 @@ class Tracing:
         span = self._tracer.start_span(name, parent, start_time=begun.at(since))
         span.end(begun.at(until))
         return set_span_in_context(span, Context())
+
+
+class Complaints(logging.Handler):
+    """What OpenTelemetry has to complain of, in our log and not all of it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._told_at = float("-inf")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.created - self._told_at >= COMPLAINS_EVERY_S:
+            self._told_at = record.created
+            log.warning("trouble with traces", reason=record.getMessage())
 
 
 def _describe(span: Span, call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -180,7 +181,11 @@ def test_what_goes_wrong_is_told(serve: Serve, receiver: Receiver) -> None:
 def test_it_ends_where_nobody_receives(serve: Serve, receiver: Receiver) -> None:
     swapper = traced(serve, receiver, OTEL_EXPORTER_OTLP_ENDPOINT=NOBODY)
     assert ask(swapper, "/v1/chat/completions", "far").status_code == 200
+    eventually(lambda: "Connection refused" in swapper.output())
+    assert ask(swapper, "/v1/chat/completions", "far").status_code == 200
     assert swapper.stop() == 0
+    events = [json.loads(line)["event"] for line in swapper.output().splitlines()]
+    assert events.count("trouble with traces") == 1
 
 
 def test_what_is_not_sent_yet_is_sent_at_the_end(serve: Serve, receiver: Receiver) -> None:
