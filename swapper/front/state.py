@@ -17,7 +17,8 @@ def state(
     """`tokens`: how many each model's worker has generated, as far as it says.
 
     Bytes and seconds; `at` and `now` in seconds since 1970. Of a device `budget` is what swapper may
-    use, `others` what other programs hold of that, `charged` what is set aside for workers.
+    use, `others` what other programs hold of that, `lent` the part of it that was lent to them,
+    `charged` what is set aside for workers.
     """
     workers = {worker.model: worker for worker in snapshot.workers}
     models = [
@@ -33,7 +34,13 @@ def state(
         "version": __version__,
         "active": metrics.active,
         "devices": [
-            {"name": d.name, "budget": d.budget, "others": d.others, "charged": d.charged}
+            {
+                "name": d.name,
+                "budget": d.budget,
+                "others": d.others,
+                "lent": d.lent,
+                "charged": d.charged,
+            }
             for d in snapshot.devices
         ],
         "models": models,

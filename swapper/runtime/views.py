@@ -35,12 +35,14 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """One device, in bytes: what we may use, what other programs hold of that, what is set aside."""
+    """One device, in bytes: what we may use, what other programs hold of that, what is set aside; and
+    what of the others' part was lent to them, taken or not."""
 
     name: str
     budget: int
     others: int
     charged: int
+    lent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def _devices(books: Books) -> Iterator[DeviceView]:
     ledger = books.ledger
     for name, budget in books.registry.budgets.items():
         others = max(0, budget - ledger.capacity(name))
-        yield DeviceView(name, budget, others, ledger.charged(name))
+        lent = min(others, ledger.lent(name))
+        yield DeviceView(name, budget, others, ledger.charged(name), lent)
 
 
 def _view(

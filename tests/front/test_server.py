@@ -424,10 +424,11 @@ async def test_the_state_says_what_a_page_shows(house: House) -> None:
     await house.worker(script)
     await house.chat()
     house.dispatcher.measured = {"tiny": house.dispatcher.endpoints[0]}
-    device = DeviceView("host", budget=100, others=10, charged=60)
+    device = DeviceView("host", budget=100, others=10, charged=60, lent=4)
     house.dispatcher.view = Snapshot((view("tiny"),), {"org/model:7b": 3}, (device,))
     got = (await house.ask("GET", "/swapper/v1/state")).json
-    assert got["devices"] == [{"name": "host", "budget": 100, "others": 10, "charged": 60}]
+    told = {"name": "host", "budget": 100, "others": 10, "lent": 4, "charged": 60}
+    assert got["devices"] == [told]
     models = {model["name"]: model for model in got["models"]}
     assert models["tiny"]["state"] == "ready"
     assert models["tiny"]["tokens"] == 41

@@ -25,6 +25,10 @@ def test_a_lease_is_there_when_the_model_has_gone_and_ends_when_it_is_given_back
     assert answer.status_code == 201
     assert answer.json()["memory"] == {"host": 1024**3}
     assert swapper.workers() == {}
+    (device,) = [
+        d for d in swapper.get("/swapper/v1/state").json()["devices"] if d["name"] == "host"
+    ]
+    assert device["lent"] == device["others"] == 1024**3
     loan = answer.json()["lease"]
     given = httpx.delete(f"{swapper.url}/swapper/v1/lease/{loan}")
     assert given.status_code == 200

@@ -180,6 +180,16 @@ def test_says_that_nothing_is_kept(unkept: Swapper, visit: Visits) -> None:
     expect(dialog.get_by_role("region", name="Asked")).not_to_be_attached()
 
 
+def test_shows_what_is_lent(url: str, visit: Visits) -> None:
+    page = visit(url)
+    loan = httpx.post(f"{url}/lease", json={"host": "1GiB", "for": "1m"}, timeout=30).json()[
+        "lease"
+    ]
+    expect(page.locator(".device .legend")).to_contain_text(re.compile(r"lent1\.0 GiB"))
+    httpx.delete(f"{url}/lease/{loan}")
+    expect(page.locator(".device .legend")).not_to_contain_text("lent")
+
+
 def test_says_why_a_model_failed(url: str, visit: Visits) -> None:
     page = visit(url)
     button(row(page, "broken"), "Load").click()

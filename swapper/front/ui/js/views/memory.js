@@ -54,9 +54,9 @@ function partsOf(device, store) {
   const rest = Math.max(0, device.charged - named);
   const free = Math.max(0, device.budget - device.others - Math.max(named, device.charged));
   if (rest > device.budget * NEGLIGIBLE) parts.push({ key: "rest", label: "set aside", kind: "loading", detail: "", size: rest });
-  if (device.others > 0) {
-    parts.push({ key: "others", label: "other programs", kind: "others", detail: "", size: device.others });
-  }
+  const taken = device.others - device.lent;
+  if (taken > 0) parts.push({ key: "others", label: "other programs", kind: "others", detail: "", size: taken });
+  if (device.lent > 0) parts.push({ key: "lent", label: "lent", kind: "lent", detail: "", size: device.lent });
   parts.push({ key: "free", label: "free", kind: "free", detail: "", size: free });
   return parts;
 }
