@@ -1,4 +1,4 @@
-"""The `litellm` package by its Anthropic route, and by responses."""
+"""The `litellm` package by its OpenAI and Anthropic routes, and by responses."""
 
 from __future__ import annotations
 
@@ -56,3 +56,31 @@ def test_a_prompt_that_is_too_long_is_known_as_that(url: str) -> None:
             api_base=url,
             api_key=KEY,
         )
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_chat(url: str, demo: str, stream: bool) -> None:
+    asked = {
+        "model": f"openai/{demo}",
+        "messages": HELLO,
+        "api_base": f"{url}/v1",
+        "api_key": KEY,
+        "temperature": 0,
+        "max_tokens": 40,
+    }
+    whole = litellm.completion(**asked)
+    assert whole.usage.completion_tokens > 0
+    if stream:
+        chunks = litellm.completion(**asked, stream=True)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert text == whole.choices[0].message.content != ""
+    with pytest.raises(litellm.ContextWindowExceededError):
+        litellm.completion(
+            **{**asked, "messages": [{"role": "user", "content": "word " * 20000}]}, stream=stream
+        )
+
+
+def test_embeddings(url: str) -> None:
+    found = litellm.embedding("openai/echo", input=["a", "b"], api_base=f"{url}/v1", api_key=KEY)
+    assert len(found.data) == 2
+    assert found.usage.prompt_tokens > 0
