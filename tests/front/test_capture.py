@@ -86,6 +86,23 @@ async def test_a_stream_is_kept_and_joined(house: House) -> None:
     assert told["worker"] == "tiny#1"
 
 
+async def test_a_stream_that_waited_is_kept_from_its_first_sign_of_life(bare_house: House) -> None:
+    await bare_house.open(keepalive_after_s=0.01, keepalive_every_s=60)
+    await capturing(bare_house)
+    await bare_house.worker(stream)
+    bare_house.dispatcher.gate.clear()
+    client = await bare_house.client()
+    await client.begin("POST", "/v1/chat/completions", HELLO)
+    _, headers = await client.head()
+    pieces = client.pieces(headers)
+    assert await anext(pieces) == b": waiting\n\n"
+    bare_house.dispatcher.gate.set()
+    rest = b"".join([piece async for piece in pieces])
+    told = await kept(bare_house)
+    assert told["response"]["text"] == ": waiting\n\n" + rest.decode()
+    assert told["response"]["said"]["text"] == "Grüße"  # type: ignore[index]
+
+
 async def test_what_the_client_said_is_kept_and_not_what_the_worker_was_told(house: House) -> None:
     await capturing(house)
     whole = b'{"choices":[{"index":0,"message":{"content":"Hi."},"finish_reason":"stop"}]}'
@@ -137,9 +154,12 @@ async def test_no_more_than_so_many_and_so_much(house: House) -> None:
     assert told["request"]["is_cut"]
     assert len(told["request"]["text"]) == 10_000  # type: ignore[arg-type]  # a quarter of all
     assert told["request"]["bytes"] > 30_000  # type: ignore[operator]
+    for _ in range(2):
+        await house.chat(json.dumps({"model": "tiny", "prompt": "x" * 30_000}).encode())
     capture = (await house.ask("GET", REQUESTS)).json["capture"]
     assert capture["bytes"] <= 40_000  # type: ignore[index]
     assert capture["most_bytes"] == 40_000  # type: ignore[index]
+    assert [request["is_kept"] for request in await listed(house)][-2:] == [False, True]
 
 
 @pytest.mark.parametrize("how", ["deleted", "switched off"])
