@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from swapper.errors import ConfigError
-from swapper.lean_imports import import_lean
 
 if TYPE_CHECKING:
     from swapper.config import Config
@@ -20,20 +19,28 @@ def run_server(source: Path | None, listen: str | None, watch: bool) -> int:
     """Serve until told to end; the exit code. Without a source, the demo models."""
     if watch and (source is None or source.is_dir()):
         raise click.UsageError("--watch needs a configuration file")
-    gc.disable()  # what is made while everything is imported stays; on again once it listens
+    gc.disable()  # what is made while everything is imported stays; on again once it serves
+    try:
+        return _start(source, listen, watch)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        return EX_CONFIG
+    finally:
+        gc.enable()
+
+
+def _start(source: Path | None, listen: str | None, watch: bool) -> int:
     try:
         config = read_config(source, listen)
     except ValueError as error:
         raise click.UsageError(f"--listen: {error}") from None
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        return EX_CONFIG
+    from swapper.lean_imports import import_lean
     from swapper.listening import EXIT_CANNOT_LISTEN, opened, say_cannot_listen
     from swapper.runtime.notify import ServiceManager
 
     service = ServiceManager()
     try:
-        listeners = service.sockets or [opened(listen) for listen in config.listen]
+        listeners = service.sockets or [opened(address) for address in config.listen]
     except OSError as error:
         say_cannot_listen(config.listen, error)
         return EXIT_CANNOT_LISTEN
