@@ -48,6 +48,9 @@ class PagedEngine:
         self._work = _Work(stepper, arena, self._deliver)
         self._thread = self._work.thread = ComputeThread("paged", self._work)
         self._streams: Streams[Answer] = Streams(self._thread)
+        device = stepper.runner.device
+        if device.type == "cuda":  # kernels are launched on the thread's device, not their tensors'
+            self._thread.tell(partial(torch.cuda.set_device, device))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Progress, None]:
         """As the Engine protocol says."""

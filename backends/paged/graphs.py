@@ -18,6 +18,7 @@ from backends.paged.decoder import Decoder
 
 Step = Callable[[], Tensor]
 Replay = Callable[[], Tensor]
+Capture = Callable[[Step], Replay]
 
 
 class DecodeGraphs:
@@ -30,10 +31,11 @@ class DecodeGraphs:
         *,
         max_running: int,
         max_blocks: int,
-        capture: Callable[[Step], Replay] | None = None,
+        new_capture: Callable[[], Capture] | None = None,
     ) -> None:
         self._decoder = decoder
-        self._capture = capture or _capture
+        self._new_capture = new_capture or _SharedMemoryCapture
+        self._capture = self._new_capture()
         self._replays: dict[int, Replay] = {}
         count = graph_size(max_running)
 
@@ -67,6 +69,7 @@ class DecodeGraphs:
     def forget(self) -> None:
         """Weights or cache have moved."""
         self._replays.clear()
+        self._capture = self._new_capture()
 
     def _fill(self, tokens: Tensor, batch: Batch, size: int) -> None:
         count, inputs = len(tokens), self._inputs
@@ -96,15 +99,22 @@ def graph_size(count: int) -> int:
     return 1 << (count - 1).bit_length() if count <= 16 else -(-count // 16) * 16
 
 
-def _capture(step: Step) -> Replay:
-    step()  # compiles what is not compiled yet, which a capture must not do
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = step()
+class _SharedMemoryCapture:
+    """Captures graphs that work in the same memory, as none is replayed while another runs. What one
+    leaves is its own."""
 
-    def replay() -> Tensor:
-        graph.replay()
-        return out
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()  # of no use once all its graphs are gone
 
-    return replay
+    def __call__(self, step: Step) -> Replay:
+        step()  # compiles what is not compiled yet, which a capture must not do
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            out = step()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay

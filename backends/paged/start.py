@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -25,12 +26,21 @@ from backends.paged.tokenizer import ChatFiles, read_pooling, read_tokenizer
 from backends.serving.engine import EngineError, ModelInfo
 
 BYTES_PER_THREAD = 32 << 20  # of weights; measured with 10 MB (one thread) and 440 MB (all)
+NO_MEMORY = r"out of memory|can't allocate memory"  # torch's words for a device and for the host
 BUDGET_CPU, BUDGET_GPU = 512, 2048  # tokens of a step; more makes those who decode wait longer
 
 
 def load(raw: dict[str, Any], progress: Callable[[float], None]) -> PagedEngine:
     """A running engine by the contract's options; raises EngineError."""
-    parsed = options.parse(raw)
+    try:
+        return _load(options.parse(raw), progress)
+    except RuntimeError as error:
+        if not re.search(NO_MEMORY, str(error)):
+            raise
+        raise EngineError("out_of_memory", "There is not enough memory for the model.") from error
+
+
+def _load(parsed: Options, progress: Callable[[float], None]) -> PagedEngine:
     device = choose_device(parsed.devices)
     meter = DeviceMeter(device)
     folder = Path(parsed.path)

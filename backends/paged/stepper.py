@@ -78,14 +78,15 @@ class Embedding:
         return cls(sequence, pooling)
 
     def take(self, chunk: Chunk, hidden: Tensor) -> None:
-        """Hidden states [chunk.length, hidden_size]. A text that is begun anew begins at 0."""
+        """Hidden states [chunk.length, hidden_size], valid until the next step. A text that is begun anew
+        begins at 0."""
         if self.pooling == "mean":
             total = hidden.float().sum(0)
             self.pooled = total if chunk.start == 0 or self.pooled is None else self.pooled + total
         elif self.pooling == "last" and chunk.is_last:
-            self.pooled = hidden[-1].float()
+            self.pooled = hidden[-1].to(torch.float32, copy=True)
         elif self.pooling == "cls" and chunk.start == 0:
-            self.pooled = hidden[0].float()
+            self.pooled = hidden[0].to(torch.float32, copy=True)
 
     def vector(self) -> Arriving:
         """The text's vector, of length one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ def continuous_batching(
         return 0.0
     from transformers import AutoModelForCausalLM, GenerationConfig
 
+    gc.collect()  # an engine that was closed is freed with its cycles
+    torch.cuda.empty_cache()
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.bfloat16, device_map=device, attn_implementation="paged|sdpa"
     )

@@ -217,7 +217,11 @@ async def test_decodes_out_of_inputs_that_stay_in_place(
     async with open_engine(tiny, parallel=7, overlaps=overlaps) as engine:
         runner = engine._stepper.runner
         runner.graphs = DecodeGraphs(
-            runner.decoder, runner.device, max_running=7, max_blocks=2048 // 16, capture=capture
+            runner.decoder,
+            runner.device,
+            max_running=7,
+            max_blocks=2048 // 16,
+            new_capture=lambda: capture,
         )
         for _ in range(2):
             assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
