@@ -105,6 +105,8 @@ def _running_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
     state = str(worker["state"])
     if state == "starting" and progress:
         state += f" {progress:.0%}"
+    if worker.get("pin"):
+        state += ", pinned"
     return (
         worker["model"],
         worker["engine"],

@@ -6,6 +6,7 @@ holds no credentials, is written nowhere, and is gone with the process.
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -231,9 +232,10 @@ class Capture:
     def _exchange(self, call: Call, number: int, tape: Tape) -> Exchange:
         request, lease, key = call.request, call.lease, presented(call.request)
         answer_headers = safe_headers(tape.headers)
-        content_type = dict(answer_headers).get("content-type", "")
+        names = dict(answer_headers)
         given = without_secrets(call.given, key)
-        said = without_secrets(bytes(tape.data), key)
+        plain = _plain(bytes(tape.data), names.get("content-encoding", ""), self._longest)
+        is_cut = tape.length > len(tape.data) or len(plain) == self._longest
         return Exchange(
             number=number,
             request_id=call.request_id,
@@ -250,7 +252,9 @@ class Capture:
                 request.content_type,
             ),
             answer_headers=answer_headers,
-            answer=Body(said, tape.length, tape.length > len(tape.data), content_type),
+            answer=Body(
+                without_secrets(plain, key), tape.length, is_cut, names.get("content-type", "")
+            ),
         )
 
     def _shrink(self) -> None:
@@ -261,6 +265,16 @@ class Capture:
             len(self._kept) > self.limits.requests or self._size > self.limits.memory
         ):
             self._size -= self._kept.popleft().size
+
+
+def _plain(data: bytes, encoding: str, limit: int) -> bytes:
+    """What a server has compressed, unpacked as far as `limit`: secrets are looked for in that."""
+    if encoding not in ("gzip", "deflate"):
+        return data
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(data, limit)
+    except zlib.error:
+        return data
 
 
 def listed(metrics: Metrics, summaries: Mapping[int, Json]) -> list[Json]:

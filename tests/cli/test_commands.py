@@ -36,6 +36,7 @@ def test_ps(counterpart: Any, swapper: Swapper) -> None:
         "model": "chat",
         "state": "starting",
         "progress": 0.42,
+        "pin": True,
         "idle_s": None,
         "ttl": 0,
     }
@@ -58,7 +59,8 @@ def test_ps(counterpart: Any, swapper: Swapper) -> None:
     assert coder.split("   ")[0] == "coder"
     for text in ("llamacpp", "ready", "host 608 MiB (~700 MiB), cuda:0 ~2 GiB", "1m5s", "8m54s"):
         assert text in coder
-    assert "starting 42%" in chat
+    assert "starting 42%, pinned" in chat
+    assert "pinned" not in coder
     assert chat.rstrip().endswith("never")
 
 

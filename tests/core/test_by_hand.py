@@ -113,6 +113,25 @@ class TestLoad:
         assert play(ev.LoadRequested("a"), 10.5) == []
         assert kinds(play(ev.WorkerExited("a#1"), 11.0)) == ["StartWorker"]
 
+    def test_one_that_is_preloaded_in_another_way_comes_up_when_the_old_worker_is_gone(self):
+        play = loaded()
+        models = {n: spec(n) for n in "ab"}
+        changed = ev.RegistryReplaced(
+            Registry(models, {"cuda:0": 10, "host": 20}), changed=frozenset("a")
+        )
+        assert play(changed, 10.0) == [STOP]
+        assert play(ev.LoadRequested("a"), 10.0) == []
+        assert kinds(play(ev.WorkerExited("a#1"), 11.0)) == ["StartWorker"]
+
+    def test_one_that_goes_for_another_comes_back_after_it(self):
+        play = loaded()
+        play(ev.RequestArrived(1, "b"), 10.0)
+        play(ev.LoadRequested("a"), 10.5)
+        (start,) = play(ev.WorkerSlept("a#1", ASLEEP), 11.0)
+        assert start.model == "b"  # for whom room was made
+        (grant,) = play(ev.WorkerReady("b#2", can_sleep=True), 12.0)
+        assert grant.request_id == 1
+
     def test_nothing_is_loaded_at_the_end(self):
         play = loaded()
         play(ev.ShutdownRequested(), 10.0)

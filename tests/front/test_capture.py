@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from dataclasses import dataclass
 
 import pytest
@@ -114,6 +116,23 @@ async def test_what_the_client_said_is_kept_and_not_what_the_worker_was_told(hou
     assert told["request"]["text"] == body.decode()
     assert told["response"]["text"] == got.body.decode()
     assert (told["response"]["said"]["text"], told["finish"]) == ("Hi.", "end_turn")  # type: ignore[index]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+async def test_what_a_server_has_compressed_is_read(house: House, encoding: str) -> None:
+    plain = b'{"choices":[{"index":0,"message":{"content":"Hi."}}],"api_key":"of-a-server"}'
+    packed = {"gzip": gzip.compress, "deflate": zlib.compress, "br": lambda _: b"\xff\x00"}
+    body = packed[encoding](plain)
+    await capturing(house)
+    await house.worker(answering(http(body, extra=f"content-encoding: {encoding}\r\n")))
+    assert (await house.chat()).body == body
+    told = await kept(house)
+    assert told["response"]["bytes"] == len(body)
+    if encoding == "br":  # not read here, and so no text
+        assert told["response"]["text"] is None
+    else:
+        assert told["response"]["text"] == plain.decode().replace("of-a-server", "[redacted]")
+        assert told["response"]["said"]["text"] == "Hi."  # type: ignore[index]
 
 
 async def test_refusals_are_kept_too(house: House) -> None:
