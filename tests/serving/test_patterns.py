@@ -7,6 +7,7 @@ import json
 import random
 import re
 import uuid
+from calendar import isleap
 from collections.abc import Callable
 from datetime import date, datetime
 
@@ -158,3 +159,9 @@ def test_formats_are_read_by_who_knows_them(name: str) -> None:
 )
 def test_formats(name: str, text: str, is_one: bool) -> None:
     assert allows(bare(FORMATS[name]), text) is is_one
+
+
+def test_leap_days_are_in_leap_years() -> None:
+    for year in range(10_000):
+        is_one = year > 0 and isleap(year)
+        assert (re.fullmatch(FORMATS["date"], f"{year:04}-02-29") is not None) is is_one

@@ -246,6 +246,10 @@ def test_a_text_never_holds_what_ends_it(family: str) -> None:
     schema = {"type": "object", "properties": {"v": {"enum": [f"a{mark}", "b"]}}, "required": ["v"]}
     for controls in (True, False):
         assert kept(KINDS[family, controls], schema, 1) == {"v": "b"}
+    long = {"type": "string", "minLength": 30, "maxLength": 60}
+    schema = {"type": "object", "properties": {"v": long}, "required": ["v"]}
+    for seed in range(10):
+        assert kept(KINDS[family, True], schema, seed)
     only = {"type": "object", "properties": {"v": {"const": f"a{mark}"}}, "required": ["v"]}
     with pytest.raises(RequestError, match="no value validates"):
         kept(KINDS[family, True], only, 1)
