@@ -119,25 +119,18 @@ class Search:
         self.best: State | None = None
         self.at_least_s = math.inf  # of what was dropped
 
+    def start(self) -> State:
+        """The world before anything has come."""
+        heap = [(at, ARRIVAL, -1, request) for at, request in self.problem.roots]
+        heapq.heapify(heap)
+        places = [[-1, EMPTY, 0, 0] for _ in range(self.problem.room)]
+        zeros = [0 for _ in self.problem.names]
+        nobody: list[list[tuple[float, float, int]]] = [[] for _ in zeros]
+        return State(0.0, heap, places, nobody, [], 0.0, zeros, 0, None, turn_of=zeros.copy())
+
     def run(self) -> Found | None:
         problem = self.problem
-        heap = [(at, ARRIVAL, -1, request) for at, request in problem.roots]
-        heapq.heapify(heap)
-        models = range(len(problem.names))
-        places = [[-1, EMPTY, 0, 0] for _ in range(problem.room)]
-        start = State(
-            0.0,
-            heap,
-            places,
-            [[] for _ in models],
-            [],
-            0.0,
-            [0 for _ in models],
-            0,
-            None,
-            None,
-            [0 for _ in models],
-        )
+        start = self.start()
         levels: list[dict[object, tuple[float, State]]] = [
             {} for _ in range(len(problem.model) + 1)
         ]
@@ -173,10 +166,10 @@ class Search:
     # ------------------------------------------------------------ one state
 
     def _expand(self, state: State, levels: list[dict[object, tuple[float, State]]]) -> None:
-        for choice in self._choices(state):
+        for choice in self.choices(state):
             # On to the next moment at which something can be decided.
-            while self._advance(choice):
-                if choice is None or self._needs_decision(choice):
+            while self.advance(choice):
+                if choice is None or self.needs_decision(choice):
                     self._put(choice, levels)
                     break
             else:
@@ -205,18 +198,18 @@ class Search:
             tuple(tuple(w) for w in state.waiting),
         )
 
-    def _outside(self, state: State) -> list[int]:
+    def outside(self, state: State) -> list[int]:
         """Models that are waited for and have neither a place nor the promise of one."""
         inside = {p[0] for p in state.places if p[1] in (READY, LOADING)} | set(state.targets)
         return [m for m, waiting in enumerate(state.waiting) if waiting and m not in inside]
 
-    def _needs_decision(self, state: State) -> bool:
-        return any(p[1] == READY for p in state.places) and bool(self._outside(state))
+    def needs_decision(self, state: State) -> bool:
+        return any(p[1] == READY for p in state.places) and bool(self.outside(state))
 
-    def _choices(self, state: State) -> list[State]:
+    def choices(self, state: State) -> list[State]:
         """Go on; or end one turn now for one of those who wait; or two."""
         choices = [state]
-        outside = self._outside(state)
+        outside = self.outside(state)
         outside.sort(key=lambda m: state.waiting[m][0][0])
         if len(outside) > 4:  # the oldest and the most waited for
             most = max(outside, key=lambda m: len(state.waiting[m]))
@@ -226,9 +219,7 @@ class Search:
                 continue
             for model in outside:
                 choice = state.copy()
-                self._end_turn(choice, place)
-                choice.targets.append(model)
-                self._turn_over(choice)
+                self.give(choice, place, model)
                 choices.append(choice)
                 if self.problem.room > 1 and len(outside) > 1:
                     choices += self._choices_after(
@@ -241,16 +232,17 @@ class Search:
         for place in range(after + 1, len(state.places)):
             if state.places[place][1] == READY and outside:
                 choice = state.copy()
-                self._end_turn(choice, place)
-                choice.targets.append(outside[0])
-                self._turn_over(choice)
+                self.give(choice, place, outside[0])
                 choices.append(choice)
         return choices
 
-    def _end_turn(self, state: State, place: int) -> None:
-        model, _, _, granted = state.places[place]
-        state.places[place][1] = ENDED
-        state.ended = ((model, state.turn_of[model], granted), state.ended)
+    def give(self, state: State, number: int, model: int) -> None:
+        """End a place's turn now; when it is empty, it goes to the model."""
+        gone, _, _, granted = state.places[number]
+        state.places[number][1] = ENDED
+        state.ended = ((gone, state.turn_of[gone], granted), state.ended)
+        state.targets.append(model)
+        self._turn_over(state)
 
     def _turn_over(self, state: State) -> None:
         """Places whose turn is over and that are empty go to those promised one."""
@@ -276,7 +268,7 @@ class Search:
         state.num_granted += 1
         heapq.heappush(state.heap, (state.now + problem.service_s[request], END, number, request))
 
-    def _advance(self, state: State) -> bool:
+    def advance(self, state: State) -> bool:
         """Handle what is next; False when there is nothing more, or the bound was broken."""
         heap, problem = state.heap, self.problem
         if not heap:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.policy.contest import Score, bound_s, replay
@@ -17,6 +17,7 @@ from bench.policy.traces import Request, Trace
 
 PLANS = Path(__file__).with_name("plans.json")
 QUICK_WIDTH = {1: 60, 3: 8}  # by room: what a comparison can afford
+Key = tuple[str, float, int]  # a trace's name, load and seed
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Plan:
 
     trace: str
     load_s: float
+    seed: int
     fingerprint: int  # of the trace and the bound
     waited_s: float
     at_least_s: float
@@ -43,19 +45,20 @@ def fingerprint(trace: Trace) -> int:
     return zlib.crc32("\n".join(lines).encode())
 
 
-def load_plans() -> dict[tuple[str, float], Plan]:
+def load_plans() -> dict[Key, Plan]:
     plans = [Plan(**values) for values in json.loads(PLANS.read_text())] if PLANS.exists() else []
-    return {(plan.trace, plan.load_s): plan for plan in plans}
+    return {(plan.trace, plan.load_s, plan.seed): plan for plan in plans}
 
 
-def save_plans(plans: dict[tuple[str, float], Plan]) -> None:
+def save_plans(plans: dict[Key, Plan]) -> None:
     lines = [json.dumps(asdict(plan)) for _, plan in sorted(plans.items())]
     PLANS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
-def plan_for(trace: Trace, plans: dict[tuple[str, float], Plan], width: int = 0) -> Plan:
+def plan_for(trace: Trace, plans: dict[Key, Plan], width: int = 0) -> Plan:
     """The plan kept, or one found now if there is none, or a better one if a search was asked for."""
-    known = plans.get((trace.name, trace.load_s))
+    key = trace.name, trace.load_s, trace.seed
+    known = plans.get(key)
     mark = fingerprint(trace)
     if known is not None and known.fingerprint != mark:
         known = None
@@ -67,14 +70,14 @@ def plan_for(trace: Trace, plans: dict[tuple[str, float], Plan], width: int = 0)
     if found is not None:
         score = replay(trace, found.turns)
         if keeps(score, trace) and (known is None or score.waited_s < known.waited_s - 1e-6):
-            plan = Plan(
-                trace.name, trace.load_s, mark, score.waited_s, found.at_least_s, width, found.turns
-            )
+            plan = Plan(*key, mark, score.waited_s, found.at_least_s, width, found.turns)
     if plan is None:
-        raise ValueError(f"no plan keeps the bound in {trace.name}, {trace.load_s:g} s")
+        raise ValueError(
+            f"no plan keeps the bound in {trace.name}, {trace.load_s:g} s, {trace.seed}"
+        )
     at_least_s = min(plan.waited_s, max(plan.at_least_s, found.at_least_s if found else 0.0))
-    plan = Plan(**{**asdict(plan), "at_least_s": at_least_s})
-    plans[trace.name, trace.load_s] = plan
+    plan = replace(plan, at_least_s=at_least_s)
+    plans[key] = plan
     return plan
 
 

@@ -10,6 +10,7 @@ people come by themselves (bursts, Zipf), they come as often as a box with such 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Trace:
     name: str
     load_s: float
     room: int = 1
+    seed: int = 0  # of those of its name, which one
     roots: list[tuple[float, Request]] = field(default_factory=list)
 
     @property
@@ -127,14 +129,22 @@ def chat_and_embeddings(trace: Trace, dice: random.Random) -> None:
         trace.client(start, [(0.02, "e", answer(dice, 0.2)) for _ in range(25)])
 
 
+def people(
+    dice: random.Random, load_s: float, at: float = 0.0
+) -> Iterator[tuple[float, str, float]]:
+    """They come when they like, without end, and want twelve models like 1/rank: (time, model, seconds
+    of service)."""
+    weights = [1.0 / rank for rank in range(1, 13)]
+    while True:
+        at += dice.expovariate(1.0 / (0.7 + 0.6 * load_s))
+        yield at, dice.choices(MODELS, weights)[0], answer(dice, 3.0)
+
+
 def zipf(trace: Trace, dice: random.Random) -> None:
     """Twelve models, wanted like 1/rank, by people who come when they like."""
     trace.room = 3
-    weights = [1.0 / rank for rank in range(1, 13)]
-    at = 0.0
-    for _ in range(150):
-        at += dice.expovariate(1.0 / (0.7 + 0.6 * trace.load_s))
-        trace.arrive(at, dice.choices(MODELS, weights)[0], answer(dice, 3.0))
+    for at, model, service_s in itertools.islice(people(dice, trace.load_s), 150):
+        trace.arrive(at, model, service_s)
 
 
 def lone_and_busy(trace: Trace, dice: random.Random) -> None:
@@ -163,7 +173,7 @@ LOADS_S = (1.0, 40.0)
 
 def trace_of(name: str, load_s: float, seed: int = 0) -> Trace:
     """The trace of that name for a box with such loads; the same one every time."""
-    trace = Trace(name, load_s)
+    trace = Trace(name, load_s, seed=seed)
     GENERATORS[name](trace, random.Random(f"{name} {seed}" if seed else name))
     return trace
 

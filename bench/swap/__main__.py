@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -117,8 +118,12 @@ def serving(case: Case) -> Iterator[tuple[str, Path]]:
         argv = [sys.executable, "-m", "swapper", "serve", "--config", str(config)]
         environment = {**os.environ, "XDG_STATE_HOME": folder, "XDG_RUNTIME_DIR": folder}
         with running([*argv, "--listen", f"127.0.0.1:{port}"], environment):
+            url = f"http://127.0.0.1:{port}"
             until_open(port)
-            yield f"http://127.0.0.1:{port}", starts
+            urllib.request.urlopen(
+                f"{url}/health", timeout=30
+            ).close()  # it listens before it serves
+            yield url, starts
 
 
 def play(case: Case) -> Figures:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 
 import pytest
 
 from bench.policy.contest import CONTESTANTS, bound_s, replay
+from bench.policy.informed import Informed
 from bench.policy.optimum import search
 from bench.policy.plans import keeps
-from bench.policy.traces import Trace, agents, all_traces, bursts, chat_and_titles, trace_of
+from bench.policy.traces import (
+    Trace,
+    agents,
+    all_traces,
+    bursts,
+    chat_and_titles,
+    people,
+    trace_of,
+)
 
 
 def small(kind, seed, load_s=1.0):
@@ -47,7 +58,23 @@ def test_a_plan_played_in_the_world_waits_as_the_search_said_and_keeps_the_bound
     assert keeps(score, trace)
 
 
-@pytest.mark.parametrize("trace", list(all_traces()), ids=lambda t: f"{t.name}, {t.load_s:g} s")
+@pytest.mark.parametrize("load_s", [1.0, 5.0])
+def test_a_player_without_foresight_grants_all_and_beats_no_exact_search(load_s):
+    trace = Trace("small", load_s, room=2)
+    for at, model, service_s in itertools.islice(people(random.Random(3), load_s), 7):
+        trace.arrive(at, model, service_s)
+    player = Informed(trace, samples=8)
+    waited_s, loads = player.play()
+    found = search(trace, math.inf, width=10_000)
+    assert found.at_least_s == pytest.approx(found.waited_s)
+    assert waited_s >= found.waited_s - 1e-6
+    assert loads >= len(trace.models)
+
+
+TRACES = [trace for seed in range(3) for trace in all_traces(seed)]
+
+
+@pytest.mark.parametrize("trace", TRACES, ids=lambda t: f"{t.name}, {t.load_s:g} s, {t.seed}")
 def test_the_rule_keeps_its_bound(trace):
     assert keeps(CONTESTANTS["swapper"](trace), trace)
 
