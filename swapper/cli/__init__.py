@@ -48,7 +48,8 @@ def main() -> None:
 def serve(source: Path | None, config: Path | None, listen: str | None, watch: bool) -> None:
     """Serve the models of a configuration, or of a folder.
 
-    A FOLDER serves every GGUF in it. With neither, the demo models that come with swapper are served.
+    A FOLDER serves every GGUF and every folder of safetensors in it. With neither, the demo models that
+    come with swapper are served.
     """
     if source is not None and config is not None:
         raise click.UsageError("name a FOLDER or a --config file, not both")
@@ -129,6 +130,7 @@ def sleep(model: str) -> None:
     """Put MODEL to sleep: it gives its GPU memory back and wakes quickly.
 
     Answers in flight are finished first. The next request wakes it; the memory goes to whoever asks first.
+    Models of the paged engine can; `swapper stop` unloads any.
     """
     _act(model, "sleep")
     click.echo(f"{model} sleeps")
