@@ -124,6 +124,9 @@ def inspected(page: Any, text: str) -> Any:
 
 def test_inspects_a_request(url: str, visit: Visits) -> None:
     page = visit(url)
+    expect(page.locator(".talk")).to_have_attribute(
+        "data-empty", re.compile("server keeps the last")
+    )
     dialog = inspected(page, 'it\'s a "quoted" wörd')
     expect(dialog).to_contain_text("quick · 200")
     asked = dialog.get_by_role("region", name="Asked")
@@ -175,6 +178,9 @@ def test_a_key_is_no_part_of_a_copy(mortal: Swapper, visit: Visits) -> None:
 
 def test_says_that_nothing_is_kept(unkept: Swapper, visit: Visits) -> None:
     page = visit(unkept.url)
+    expect(page.locator(".talk")).to_have_attribute(
+        "data-empty", re.compile("Nothing of it is kept")
+    )
     dialog = inspected(page, "hello")
     expect(dialog).to_contain_text("What was said is not kept")
     expect(dialog.get_by_role("region", name="Asked")).not_to_be_attached()

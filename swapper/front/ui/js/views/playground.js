@@ -4,6 +4,9 @@ import { h, keyed, setAttribute, setText } from "../dom.js";
 import { count, percent, rate, took } from "../format.js";
 
 const TICK_MS = 250;
+const LOADS = "Whatever you ask loads the model if it has to.";
+const UNKEPT = "Nothing of it is kept here or sent elsewhere.";
+const KEPT = "It is sent nowhere else, but this server keeps the last requests in its memory: see Requests.";
 const READING = "Reading the prompt";
 
 export function mountPlayground(section, store, api) {
@@ -76,7 +79,9 @@ export function mountPlayground(section, store, api) {
     input.focus();
   });
   store.subscribe(() => {
-    if (store.snapshot) keyed(choice, store.snapshot.models, (model) => model.name, (model) => option(model.name));
+    if (!store.snapshot) return;
+    keyed(choice, store.snapshot.models, (model) => model.name, (model) => option(model.name));
+    setAttribute(talk, "data-empty", `${LOADS} ${store.snapshot.capture === null ? UNKEPT : KEPT}`);
   });
 }
 
