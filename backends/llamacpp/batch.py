@@ -71,10 +71,9 @@ def _prompt_chunk(sequence: Sequence, budget: int, max_outputs: int) -> Chunk | 
     return Chunk(sequence, sequence.num_computed, length) if length > 0 else None
 
 
-def plan_image(running: Iterable[Sequence], budget: int) -> Chunk | None:
-    """The next part of the image that has waited longest: at most `budget` tokens, or all of one that
-    cannot be run in parts."""
-    waiting = (sequence for sequence in running if sequence.images and not sequence.text_left)
+def plan_image(waiting: Iterable[Sequence], budget: int) -> Chunk | None:
+    """Of sequences that have come to an image the first, and the next part of its image: at most `budget`
+    tokens, or all of one that cannot be run in parts."""
     sequence = min(waiting, key=lambda sequence: sequence.serial, default=None)
     if sequence is None:
         return None

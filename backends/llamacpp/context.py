@@ -10,6 +10,7 @@ import numpy as np
 
 from backends.llamacpp.batch import Chunk
 from backends.llamacpp.binding import L, quick
+from backends.llamacpp.sequence import ImageSpan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,6 +182,11 @@ class Context:
     def computed(self, slot: int) -> int:
         """How many positions the memory holds for `slot`."""
         return int(quick.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def has_rows(self, image: ImageSpan, scope: str) -> bool:
+        """As the scheduler's KvMemory says."""
+        assert self._projector is not None
+        return self._projector.has_rows(image.content, scope)
 
     def clear(self) -> None:
         """Empty every slot."""

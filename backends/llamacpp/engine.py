@@ -66,6 +66,8 @@ class LlamaEngine:
         self._pairs = ranking.Pairs(loaded.pointer, vocabulary)
         self._serials = itertools.count()
         self._thread = ComputeThread("llama", self)
+        if projector is not None:
+            projector.attach(self._thread.tell)
         self._streams: Streams[Answer] = Streams(self._thread)
 
     # The loop's side
@@ -175,7 +177,7 @@ class LlamaEngine:
         has_worked = False
         if self._stepper is not None and self._stepper.has_work:
             self._send(self._stepper.step())
-            has_worked = True
+            has_worked = not self._stepper.awaits_images
         if self._embedder is not None and self._embedder.has_work:
             self._embedder.step()
             has_worked = True

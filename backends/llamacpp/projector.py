@@ -1,6 +1,7 @@
 """Images as rows of embeddings, by llama.cpp's libmtmd and a projector file (`mmproj`).
 
-`read` may run on any thread beside all others; the rest belongs to the thread that computes.
+`read` may run on any thread beside all others; the rest belongs to the thread that computes. Encoding takes
+seconds on a CPU, so it has a thread of its own, and answers go on beside it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import os
 import weakref
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -31,13 +34,16 @@ if TYPE_CHECKING:
 
 M: Any = import_declarations("mtmd_cpp")
 
-# Tokens of an image, where its size decides: encoding takes its time by their square, in which no answer
-# goes on, and a CPU is slow at it.
+# Tokens of an image, where its size decides: encoding takes its time by their square, and a CPU is slow.
 CPU_IMAGE_TOKENS = 512
 SMALL, LARGE = 64, 8192  # sides of images to ask with how many tokens they take
 MAX_KEPT_BYTES = 64 << 20  # of embeddings, for images that are run in parts or come again
 # libmtmd hands what it cannot read to ffmpeg, taking it for a film. No client's bytes go there.
 NO_PROGRAMS = b"/dev/null"
+
+
+Key = tuple[str, bytes]  # a scope, and what a piece is made from
+Tell = Callable[[Callable[[], None]], None]
 
 
 def open_projector(loaded: Loaded, path: str) -> Projector:
@@ -132,7 +138,15 @@ class Projector:
         # Rows of one image that may be run together; None: they need not be run together.
         self._step_tokens = step_tokens
         self._has_grid = bool(M.mtmd_decode_use_mrope(pointer))
-        self._kept: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
+        self._kept: OrderedDict[Key, NDArray[np.float32]] = OrderedDict()
+        self._failed: set[Key] = set()
+        self._encoding: set[Key] = set()
+        self._encoder = ThreadPoolExecutor(1, "encode")
+        self._tell: Tell = lambda message: message()
+
+    def attach(self, tell: Tell) -> None:
+        """From now on `tell` has the computing thread run a message, and wakes it."""
+        self._tell = tell
 
     # A prompt
 
@@ -210,11 +224,19 @@ class Projector:
         self, content: object, scope: str, *, position: int, start: int, length: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Rows [length, width] of a piece from row `start` on, and their positions [1 or 4, length],
-        where the piece begins at `position`. Raises EngineError."""
+        where the piece begins at `position`. Raises EngineError where it cannot be encoded.
+
+        Only once `has_rows`, and in the same step.
+        """
         piece = cast(Piece, content)
+        key = scope, piece.key
+        if key in self._failed:
+            self._failed.remove(key)
+            raise EngineError("internal", "The image cannot be encoded; the worker's log says why")
+        self._kept.move_to_end(key)
         part = slice(start, start + length)
         positions = self._positions(piece, position)[:, part]
-        return self._encoded(piece, scope)[part], np.ascontiguousarray(positions)
+        return self._kept[key][part], np.ascontiguousarray(positions)
 
     def _positions(self, piece: Piece, position: int) -> NDArray[np.int32]:
         if not self._has_grid:
@@ -225,22 +247,35 @@ class Projector:
         by_token = np.frombuffer(found, np.int32).reshape(piece.length, 4)
         return by_token[:, [0, 2, 1, 3]].T  # t, x, y, z as llama.cpp orders them: t, y, x, z
 
-    def _encoded(self, piece: Piece, scope: str) -> NDArray[np.float32]:
+    def has_rows(self, content: object, scope: str) -> bool:
+        """Whether `rows` has something to say of the piece; if not, it will."""
+        piece = cast(Piece, content)
         key = scope, piece.key
-        rows = self._kept.get(key)
-        if rows is None:
-            rows = self._kept[key] = self._encode(piece)
-            while len(self._kept) > 1 and self._num_kept_bytes > MAX_KEPT_BYTES:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return rows
+        if key in self._kept or key in self._failed:
+            return True
+        if key not in self._encoding:
+            self._encoding.add(key)
+            encoded = self._encoder.submit(self._encode, piece)
+            encoded.add_done_callback(lambda rows: self._tell(partial(self._take, key, rows)))
+        return False
 
-    def _encode(self, piece: Piece) -> NDArray[np.float32]:
+    def _encode(self, piece: Piece) -> NDArray[np.float32] | None:
+        """On the encoder's thread; None where it fails."""
         if M.mtmd_encode_chunk(self._pointer, piece.pointer):
-            raise EngineError("internal", "The image cannot be encoded; the worker's log says why")
+            return None
         found = M.mtmd_get_output_embd(self._pointer)
         rows = np.ctypeslib.as_array(found, (piece.length, self._width))
         return rows.astype(np.float32, copy=True)
+
+    def _take(self, key: Key, encoded: Future[NDArray[np.float32] | None]) -> None:
+        self._encoding.remove(key)
+        rows = None if encoded.exception() else encoded.result()
+        if rows is None:
+            self._failed.add(key)
+            return
+        self._kept[key] = rows
+        while len(self._kept) > 1 and self._num_kept_bytes > MAX_KEPT_BYTES:
+            self._kept.popitem(last=False)
 
     @property
     def _num_kept_bytes(self) -> int:
@@ -248,6 +283,7 @@ class Projector:
 
     def free(self) -> None:
         """Give everything back. Prompts that were read may be held longer."""
+        self._encoder.shutdown(cancel_futures=True)
         if self._pointer:
             M.mtmd_free(self._pointer)
             self._pointer = None

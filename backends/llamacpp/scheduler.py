@@ -14,7 +14,8 @@ Rules:
 4. When cells run short: kept sequences go first, least recently used first; then the youngest running
    sequence gives its cells up and is computed again later. Alone, a sequence always fits.
 5. A step runs text or a part of one image: llama.cpp takes no batch of both. Where both wait, they take
-   turns, so that no image holds up an answer. An image is taken over whole or not at all.
+   turns, so that no image holds up an answer; one whose rows are still being made is passed over. An image
+   is taken over whole or not at all.
 
 Slots below `max_running` run; those above only keep. Without `keep`, what is kept stays in its cells of
 the pool. With it, it is saved outside of them, up to so many tokens, and brought back when it is wanted:
@@ -33,7 +34,7 @@ from typing import Protocol
 from backends.llamacpp.batch import Chunk, plan_chunks, plan_image
 from backends.llamacpp.cache import PrefixCache
 from backends.llamacpp.cells import CellLedger
-from backends.llamacpp.sequence import Sequence, common_prefix
+from backends.llamacpp.sequence import ImageSpan, Sequence, common_prefix
 
 MIN_SHARED = 16  # a shorter common beginning is not worth a copy, nor keeping
 MIN_AWAITED = 32  # nor, when it is still being computed, a step's wait
@@ -59,6 +60,10 @@ class KvMemory(Protocol):
     def restore(self, saved: object, slot: int, length: int) -> bool:
         """Give the empty `slot` the positions of `saved` before `length`, which needs free cells for all
         of it meanwhile; False where that fails, with `slot` in any state."""
+        ...
+
+    def has_rows(self, image: ImageSpan, scope: str) -> bool:
+        """Whether the image can be run; if not, it is made so meanwhile."""
         ...
 
 
@@ -100,7 +105,8 @@ class Scheduler:
         insort(self.waiting, sequence, key=_arrival)
 
     def schedule(self) -> list[Chunk]:
-        """Admit whom there is room for, and say what the next step computes."""
+        """Admit whom there is room for, and say what the next step computes; nothing, where all that is left
+        to do waits for images."""
         self._admit()
         while True:
             chunks = self._plan()
@@ -110,10 +116,16 @@ class Scheduler:
     def _plan(self) -> list[Chunk]:
         """Rule 5."""
         texts = plan_chunks(self.running, self.budget, self.max_outputs)
-        image = plan_image(self.running, self.budget)
+        image = plan_image(filter(self._is_at_rows, self.running), self.budget)
         if image is None or (texts and self._ran_image):
             return texts
         return [image]
+
+    def _is_at_rows(self, sequence: Sequence) -> bool:
+        if not sequence.images or sequence.text_left:
+            return False
+        image = sequence.image_at(sequence.num_computed)
+        return image is not None and self._memory.has_rows(image, sequence.scope)
 
     def advance(self, chunks: Ordered[Chunk]) -> None:
         """The step was computed."""

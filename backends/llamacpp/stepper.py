@@ -83,6 +83,7 @@ class Stepper:
         self.scheduler = scheduler
         scheduler.budget = pace.budget
         self.counters = Counters()
+        self.awaits_images = False  # there was nothing else to do in the last step
         self._context = context
         self._vocabulary = vocabulary
         self._pace = pace
@@ -107,6 +108,7 @@ class Stepper:
     def step(self) -> list[Outcome]:
         """Compute the next step; what it brought to whom."""
         chunks = self.scheduler.schedule()
+        self.awaits_images = not chunks
         if not chunks:
             return []
         begun = monotonic()
@@ -117,9 +119,8 @@ class Stepper:
         self.counters.steps += 1
         if verdict == OK:
             self._num_failures = 0
-            if chunks[0].image is None:  # the time of an image is its encoder's
-                num_tokens = sum(chunk.length for chunk in chunks)
-                self.scheduler.budget = self._pace.record(num_tokens, monotonic() - begun)
+            num_tokens = sum(chunk.length for chunk in chunks)
+            self.scheduler.budget = self._pace.record(num_tokens, monotonic() - begun)
             self.scheduler.advance(chunks)
             return self._read(chunks, rows)
         if verdict == NO_CELLS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,12 @@ class PositionMemory:
 
     def __init__(self) -> None:
         self.slots: dict[int, Cells] = {}
+        self.asked: Counter[ImageSpan] = Counter()
+
+    def has_rows(self, image: ImageSpan, scope: str) -> bool:
+        """Not at once."""
+        self.asked[image] += 1
+        return self.asked[image] > 2
 
     def copy(self, source: int, target: int, length: int) -> bool:
         assert not self.slots.get(target)
@@ -108,7 +116,11 @@ class ImageWorld(World):
         return sequence
 
     def step(self) -> list[Chunk]:
-        chunks = self.scheduler.schedule()
+        for _ in range(4):
+            chunks = self.scheduler.schedule()
+            if chunks:
+                break
+            assert self.memory.asked, "nothing runs, and not for want of an image"
         self.computed += self.memory.run(chunks)
         self.scheduler.advance(chunks)
         for chunk in chunks:
@@ -184,6 +196,21 @@ def test_answers_go_on_beside_an_image() -> None:
         world.step()
         said.append(talking.num_answer)
     assert all(later > before for before, later in zip(said, said[2:], strict=False))
+
+
+def test_an_image_that_is_not_encoded_yet_holds_nobody_up() -> None:
+    world = ImageWorld()
+    world.memory.has_rows = lambda image, scope: False
+    tokens, images = with_images([[1] * 20, 0], 40, 40, False)
+    looking = world.add(tokens, images=images)
+    talking = world.add([1, 0, 1], max_tokens=9)
+    while talking.serial not in world.answers:
+        world.step()
+    assert looking.num_computed == 20
+    assert world.scheduler.schedule() == []
+    world.memory.has_rows = lambda image, scope: True
+    world.run()
+    assert world.answers[looking.serial] == expected(tokens, 4)
 
 
 def test_an_image_that_is_run_in_one_step_may_exceed_the_budget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +156,43 @@ async def test_who_leaves_within_an_image_leaves_nothing_behind(open_engine, fil
         tokens, _ = await seer.ask(prompt(png(5), png(9)))
         engine._stepper.scheduler.check_integrity()
     assert_as_by_libmtmd(tokens, files[kind], prompt(png(5), png(9)))
+
+
+async def test_answers_go_on_while_an_image_is_encoded(open_engine, files, monkeypatch) -> None:
+    model, projector = files["mlp"]
+    may_encode = threading.Event()
+    encode = projector_module.Projector._encode
+    monkeypatch.setattr(
+        projector_module.Projector,
+        "_encode",
+        lambda self, piece: may_encode.wait(20) and encode(self, piece),
+    )
+    async with open_engine(model, mmproj=str(projector)) as engine:
+        seer = Seer(engine)
+        looking = asyncio.create_task(seer.ask(prompt(png(1))))
+        leaving = asyncio.create_task(seer.ask(prompt(png(2))))
+        tokens, _ = await seer.ask([BEFORE, AFTER])
+        while not engine._projector._encoding:
+            await engine._thread.ask(lambda: None)
+        leaving.cancel()
+        again, _ = await seer.ask([BEFORE, AFTER])
+        assert not looking.done()
+        assert not await engine._thread.ask(engine.step), "it sleeps until the image is there"
+        may_encode.set()
+        seen, _ = await looking
+    assert [token.id for token in again] == [token.id for token in tokens]
+    assert_as_by_libmtmd(seen, files["mlp"], prompt(png(1)))
+
+
+async def test_closing_does_not_wait_for_what_nobody_wants(open_engine, files) -> None:
+    model, projector = files["mlp"]
+    async with open_engine(model, mmproj=str(projector)) as engine:
+        seer = Seer(engine)
+        left = [asyncio.create_task(seer.ask(prompt(png(seed)))) for seed in range(4)]
+        await seer.ask([BEFORE, AFTER])
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def test_an_image_that_cannot_be_encoded_is_its_own_request_s_failure(
