@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 
 import torch
@@ -92,6 +93,21 @@ class PagedEngine:
         """As the Engine protocol says."""
         useful = min(threads, self._most_threads)
         self._thread.tell(lambda: torch.set_num_threads(useful))
+
+    def warm_up(self) -> None:
+        """Run every kind of step once, on the thread that will run them, and wait; raises what that raises."""
+        done: Future[None] = Future()
+        stepper = self._stepper
+
+        def run() -> None:
+            try:
+                stepper.runner.warm_up(stepper.scheduler.budget)
+                done.set_result(None)
+            except Exception as error:  # noqa: BLE001 - whoever loads gets it
+                done.set_exception(error)
+
+        self._thread.tell(run)
+        done.result()
 
     def metrics(self) -> str:
         """As the Engine protocol says."""

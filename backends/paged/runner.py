@@ -53,10 +53,35 @@ class Runner:
         """Hidden states [tokens of all chunks, hidden_size], chunk after chunk."""
         assert self._cache is not None, "the model sleeps"
         with torch.inference_mode():
-            tokens, batch = self._inputs(chunks)
-            if self.graphs is not None and batch.max_query_length == 1:
-                return self.graphs.run(tokens, batch, self._cache)
-            return self.decoder(tokens, batch, self._cache)  # type: ignore[no-any-return]
+            return self._compute(*self._inputs(chunks), self._cache)
+
+    def warm_up(self, num_tokens: int) -> None:
+        """Compute a prompt of `num_tokens` and a decode of nothing, for all that is made when it is first
+        needed: kernels, libraries' handles, a graph. Nothing is stored."""
+        assert self._cache is not None, "the model sleeps"
+        for length in (num_tokens, 1):
+            with torch.inference_mode():
+                tokens = torch.zeros(length, dtype=torch.int64, device=self.device)
+                hidden = self._compute(tokens, self._nothing(length), self._cache)
+            self.logits(hidden, [length - 1])
+
+    def _nothing(self, length: int) -> Batch:
+        """A sequence of so many tokens that leaves no trace, out of whatever is in the cache."""
+        blocks = np.zeros((1, cdiv(length, BLOCK_SIZE)), np.int32)
+        return Batch(
+            positions=self._tensor(np.arange(length)),
+            slots=self._tensor(np.full(length, -1)),
+            query_starts=self._tensor(np.array([0, length], np.int32)),
+            context_lengths=self._tensor(np.array([length], np.int32)),
+            block_tables=self._tensor(blocks),
+            max_query_length=length,
+            max_context_length=length,
+        )
+
+    def _compute(self, tokens: Tensor, batch: Batch, cache: KvCache) -> Tensor:
+        if self.graphs is not None and batch.max_query_length == 1:
+            return self.graphs.run(tokens, batch, cache)
+        return self.decoder(tokens, batch, cache)  # type: ignore[no-any-return]
 
     def keep(self, sequences: Ordered[Sequence], tokens: Tensor) -> None:
         """The next tokens of `sequences`, which a step can compute before the host knows them; where one

@@ -83,6 +83,8 @@ def _load(parsed: Options, progress: Callable[[float], None]) -> PagedEngine:
         most_threads=useful_threads(decoder.num_bytes, device),
     )
     engine.set_threads(parsed.threads)
+    if device.type != "cpu":
+        engine.warm_up()  # a first request that waits for a compiler would wait seconds
     return engine
 
 

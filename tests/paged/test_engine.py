@@ -179,6 +179,39 @@ async def test_who_ends_by_a_token_disturbs_nobody(
     assert answers == [list(takewhile(lambda token: token not in ends, e)) for e in expected]
 
 
+@pytest.mark.parametrize("has_graphs", [False, True])
+async def test_warming_up_leaves_no_trace(
+    tiny: Path, open_engine: OpenEngine, expected: Any, has_graphs: bool
+) -> None:
+    from backends.paged.graphs import DecodeGraphs
+
+    sizes: list[int] = []
+    async with open_engine(tiny, parallel=8, batch=64) as engine:
+        runner = engine._stepper.runner
+        if has_graphs:
+            runner.graphs = DecodeGraphs(
+                runner.decoder,
+                runner.device,
+                max_running=8,
+                max_blocks=2048 // 16,
+                new_capture=lambda: lambda step: (sizes.append(len(step())), step)[1],
+            )
+        for k, v in runner.cache.layers:
+            k.fill_(7.0)
+            v.fill_(7.0)
+        engine.warm_up()
+        assert all(bool((part == 7.0).all()) for layer in runner.cache.layers for part in layer)
+        assert sizes == [1] * has_graphs
+        assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
+
+
+async def test_a_warm_up_that_fails_is_told(tiny: Path, open_engine: OpenEngine) -> None:
+    async with open_engine(tiny) as engine:
+        engine._stepper.runner.decoder = None
+        with pytest.raises(TypeError):
+            engine.warm_up()
+
+
 @pytest.mark.parametrize("copies", [True, False])
 async def test_asleep_in_between(
     tiny: Path, open_engine: OpenEngine, expected: Any, copies: bool
