@@ -41,7 +41,6 @@ MAX_KEPT_BYTES = 64 << 20  # of embeddings, for images that are run in parts or 
 # libmtmd hands what it cannot read to ffmpeg, taking it for a film. No client's bytes go there.
 NO_PROGRAMS = b"/dev/null"
 
-
 Key = tuple[str, bytes]  # a scope, and what a piece is made from
 Tell = Callable[[Callable[[], None]], None]
 
