@@ -35,7 +35,10 @@ ASKED = ("model", "messages", "prompt", "input", "stream")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    # Only `ConfigFile` checks anything by itself; the others are built as its parts, when it is first used.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 Scope: TypeAlias = Literal["inference", "admin"]
@@ -344,7 +347,9 @@ def engine_of(section: Mapping[str, object]) -> str | None:
     path = section.get("path")
     if isinstance(path, str):
         return "llamacpp" if path.lower().endswith(".gguf") else "paged"
-    return next((name for key, name in (("cmd", "command"), ("url", "url")) if key in section), None)
+    return next(
+        (name for key, name in (("cmd", "command"), ("url", "url")) if key in section), None
+    )
 
 
 def _with_engine(section: object) -> object:

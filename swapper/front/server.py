@@ -32,7 +32,6 @@ from swapper.front.metrics import Metrics, Page
 from swapper.front.newcomers import HEAD_S, Newcomers, Server
 from swapper.front.ollama import API, OllamaRoutes
 from swapper.front.openai import error_response
-from swapper.front.openapi import openapi
 from swapper.front.origins import Origins, cors_headers, preflight
 from swapper.front.pages import Pages
 from swapper.front.proxy import Proxy
@@ -145,7 +144,7 @@ class Front:
             "/livez": self._admin.health,
             "/readyz": self._admin.ready,
             "/metrics": self._admin.metrics,
-            "/openapi.json": openapi,
+            "/openapi.json": _openapi,
             "/running": self._admin.running,
             "/logs": self._admin.logs,
             "/v1/models": self._admin.models,
@@ -393,6 +392,12 @@ def _call(
     if route is None:
         route = path if path in NAMED_ROUTES or path == UPSTREAM else OTHER_ROUTES
     return Call(request, request_id(given), key, route, target)
+
+
+async def _openapi(request: web.BaseRequest) -> web.StreamResponse:
+    from swapper.front.openapi import openapi  # much to build, and seldom asked for
+
+    return await openapi(request)
 
 
 def _let_read(request: web.BaseRequest, response: web.StreamResponse) -> None:

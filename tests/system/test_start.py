@@ -21,7 +21,7 @@ NOT_NEEDED = {
     *("jinja2", "tokenizers", "numpy", "torch", "llama_cpp", "backends"),  # for workers
     *("huggingface_hub", "httpx", "requests"),  # for `swapper pull`
     *("opentelemetry",),  # where tracing is asked for
-    *("swapper.hub", "swapper.importing.llama_swap", "swapper.measure"),
+    *("swapper.hub", "swapper.importing.llama_swap", "swapper.measure", "swapper.front.openapi"),
 }
 LEAN = """
 from swapper.lean_imports import import_lean
