@@ -91,19 +91,18 @@ def swapper(model: Path, context: int) -> Iterator[str]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            _until_it_listens(address)
+            _until_it_serves(f"http://{address}")
             yield f"http://{address}"
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _until_it_listens(address: str) -> None:
-    host, _, port = address.partition(":")
+def _until_it_serves(url: str) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
-            return socket.create_connection((host, int(port)), 1).close()
+            return urllib.request.urlopen(f"{url}/health", timeout=30).close()
         except OSError:
             if time.monotonic() > deadline:
                 raise
