@@ -1,7 +1,8 @@
 """Decode steps as CUDA graphs: one launch instead of hundreds, which would take as long as the step.
 
-A graph is captured for a number of sequences, when it is first needed, and replayed for as many or fewer:
-rows that are left over store nothing and are not read. It reads its inputs from tensors that stay where
+A graph is captured for a number of sequences, and replayed for as many or fewer: rows that are left over
+store nothing and are not read. The first step of a size runs without one: that compiles what a capture must
+not compile, and a first token need not wait for a capture. A graph reads its inputs from tensors that stay where
 they are, and holds the addresses of weights and KV cache: when these move, all graphs are dropped.
 """
 
@@ -37,6 +38,7 @@ class DecodeGraphs:
         self._new_capture = new_capture or _SharedMemoryCapture
         self._capture = self._new_capture()
         self._replays: dict[int, Replay] = {}
+        self._seen: set[int] = set()  # sizes that have run
         count = graph_size(max_running)
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -58,18 +60,24 @@ class DecodeGraphs:
         count = len(tokens)
         size = graph_size(count)
         self._fill(tokens, batch, size)
-        replay = self._replays.get(size)
-        if replay is None:
-            replay = self._capture(
-                lambda: self._decoder(self._tokens[:size], self._first(size), cache)
-            )
-            self._replays[size] = replay
-        return replay()[:count]
+        return self._replay(size, cache)()[:count]
 
     def forget(self) -> None:
         """Weights or cache have moved."""
         self._replays.clear()
+        self._seen.clear()
         self._capture = self._new_capture()
+
+    def _replay(self, size: int, cache: KvCache) -> Replay:
+        def step() -> Tensor:
+            return self._decoder(self._tokens[:size], self._first(size), cache)  # type: ignore[no-any-return]
+
+        if size not in self._seen:
+            self._seen.add(size)
+            return step
+        if size not in self._replays:
+            self._replays[size] = self._capture(step)
+        return self._replays[size]
 
     def _fill(self, tokens: Tensor, batch: Batch, size: int) -> None:
         count, inputs = len(tokens), self._inputs
@@ -107,8 +115,6 @@ class _SharedMemoryCapture:
         self._pool = torch.cuda.graph_pool_handle()  # of no use once all its graphs are gone
 
     def __call__(self, step: Step) -> Replay:
-        step()  # compiles what is not compiled yet, which a capture must not do
-        torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             out = step()

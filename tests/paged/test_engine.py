@@ -205,6 +205,26 @@ async def test_warming_up_leaves_no_trace(
         assert await EngineClient(engine).ask_all(PROMPTS, 24) == expected
 
 
+async def test_the_first_step_of_a_size_waits_for_no_capture(
+    tiny: Path, open_engine: OpenEngine, expected: Any
+) -> None:
+    from backends.paged.graphs import DecodeGraphs
+
+    sizes: list[int] = []
+    async with open_engine(tiny) as engine:
+        runner = engine._stepper.runner
+        runner.graphs = DecodeGraphs(
+            runner.decoder,
+            runner.device,
+            max_running=8,
+            max_blocks=2048 // 16,
+            new_capture=lambda: lambda step: (sizes.append(len(step())), step)[1],
+        )
+        for count, captured in ((2, []), (3, [1])):  # the first token of each is a prompt's
+            assert await EngineClient(engine).ask(PROMPTS[0], count) == expected[0][:count]
+            assert sizes == captured
+
+
 async def test_a_warm_up_that_fails_is_told(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny) as engine:
         engine._stepper.runner.decoder = None
