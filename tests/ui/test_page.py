@@ -112,13 +112,18 @@ def test_pins_and_unpins_a_model(url: str, visit: Visits) -> None:
     expect(page.locator(".decisions li", has_text="unpin")).to_contain_text("quick")
 
 
-def inspected(page: Any, text: str) -> Any:
-    """Ask `quick`, and open the inspector on that; returns the dialog."""
+def asked(page: Any, text: str) -> Any:
+    """Ask `quick`; returns the request's row, once it is there."""
     newest = page.locator(".requests li").first
     before = newest.get_attribute("data-number") if newest.count() else ""
     chat(page, "quick", text)
     expect(newest).not_to_have_attribute("data-number", before or "")
-    newest.get_by_role("button").click()
+    return page.locator(f'.requests li[data-number="{newest.get_attribute("data-number")}"]')
+
+
+def inspected(page: Any, text: str) -> Any:
+    """Ask, and open the inspector on that; returns the dialog."""
+    asked(page, text).get_by_role("button").click()
     return page.get_by_role("dialog")
 
 
@@ -369,8 +374,7 @@ def test_by_keyboard_alone(url: str, visit: Visits) -> None:
     expect(button(row(page, "quick"), "Load")).to_be_focused()
     page.keyboard.press("Enter")
     expect(row(page, "quick").locator(".state-words")).to_have_text("ready")
-    chat(page, "quick", "hello")
-    request = page.locator(".requests li").first.get_by_role("button")
+    request = asked(page, "hello").get_by_role("button")
     request.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
