@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -104,7 +105,9 @@ async def _chat_grammar(
         return None
     if prompt is None and dialect.is_harmony and wanted.tools:
         raise bad_request("This model calls no tools in an answer that has begun", param)
-    rules = answer_rules(dialect, wanted, writer(model.controls), prompt=prompt)
+    # On a thread: schemas may be of any size, and texts in them are looked into.
+    write = writer(model.controls)
+    rules = await asyncio.to_thread(answer_rules, dialect, wanted, write, prompt=prompt)
     return await model.compile(rules, param)
 
 

@@ -325,3 +325,13 @@ def test_arguments_that_are_required_and_not_listed_are_there() -> None:
     }
     for family in ONE_BY_ONE:
         assert kept(KINDS[family, True], schema, 1)["b"] in (1, 2)
+
+
+def test_definitions_are_not_copied_without_end() -> None:
+    schema = {
+        "type": "object",
+        "properties": {f"p{number}": {"$ref": "#/$defs/x"} for number in range(300)},
+        "$defs": {"x": {"const": "a", "description": "d" * 100_000}},
+    }
+    with pytest.raises(RequestError, match="too large"):
+        kept(KINDS["glm", True], schema, 1)

@@ -68,8 +68,11 @@ def bound_properties(tool: Tool) -> list[Property]:
     found = properties(tool)
     if tool.is_strict and (reason := _unbound(_shape(tool.schema), found)):
         raise _refused(f"the schema of {tool.name}", reason)
-    if sum(len(json.dumps(given.schema)) for given in found) > MAX_TEXT:
-        raise _refused(f"the schema of {tool.name}", "it is too large")
+    left = MAX_TEXT
+    for given in found:  # definitions come with each that refers to them
+        left -= len(json.dumps(given.schema))
+        if left < 0:
+            raise _refused(f"the schema of {tool.name}", "it is too large")
     return found
 
 
