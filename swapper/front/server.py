@@ -198,6 +198,8 @@ class Front:
         self._pass_through: Callable[[Call, str], Serving] = self._proxy.pass_through
         self._translate: Callable[[Call, Route], Serving] = self._translator.answer
         if limits is not None:
+            kept = {"requests": limits.requests, "bytes": limits.memory}
+            log.info("the last requests and answers are kept in memory", **kept)
             self._infer = self._capture.over(self._infer)
             self._pass_through = self._capture.over(self._pass_through)
             self._translate = self._capture.over(self._translate)

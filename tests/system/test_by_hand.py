@@ -128,3 +128,18 @@ def test_a_pin_wins_over_the_keep_alive_of_a_guest(serve, is_pinned):
         assert states() == ["ready"]
     else:
         eventually(lambda: states() == [])
+
+
+def test_what_is_said_is_kept_from_a_reload_to_a_reload_and_the_log_says_so(serve, tmp_path):
+    swapper = serve(CONFIG)
+    file = tmp_path / "config.yaml"
+    swapper.chat("b", "not kept")
+    for added, is_kept in (("capture: {requests: 5}\n", True), ("", False)):
+        file.write_text(added + CONFIG)
+        assert httpx.post(f"{swapper.url}/swapper/v1/reload").status_code == 200
+        swapper.chat("b", "hello")
+        last = swapper.get("/swapper/v1/requests").json()["requests"][-1]
+        assert last["is_kept"] is is_kept
+        assert (last["finish"] == "stop") is is_kept
+    assert "requests and answers are kept in memory" in swapper.output()
+    assert "not kept" not in swapper.output()
