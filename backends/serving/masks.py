@@ -121,7 +121,7 @@ class Trie:
         self.pointer = library.llg_new_tokenizer_v2(ctypes.byref(init), error, _ERROR_BYTES)
         if not self.pointer:
             raise MaskError(error.value.decode("utf-8", "replace"))
-        weakref.finalize(self, library.llg_free_tokenizer, self.pointer)
+        _freed_with(self, library.llg_free_tokenizer, self.pointer)
 
     def compile(self, rules: str) -> Matcher:
         """A matcher at the beginning of an answer by a grammar, Lark or llguidance's JSON. Raises
@@ -142,6 +142,11 @@ class Trie:
         return matcher
 
 
+def _freed_with(owner: object, free: Callable[[int], None], pointer: int) -> None:
+    """Not when the interpreter ends: other threads may be in the middle of a mask then."""
+    weakref.finalize(owner, free, pointer).atexit = False
+
+
 def _tokenizing(encode: Callable[[str], Sequence[int]]) -> Callable[..., int]:
     def tokenize(_: Any, data: Any, size: int, tokens: Any, room: int) -> int:
         found = encode(ctypes.string_at(data, size).decode("utf-8", "replace"))
@@ -160,7 +165,7 @@ class Matcher:
         self._pointer = pointer
         self._trie = trie
         self._mask = (c_uint32 * ((trie.size + 31) // 32))()
-        weakref.finalize(self, self._library.llg_free_matcher, pointer)
+        _freed_with(self, self._library.llg_free_matcher, pointer)
 
     def copy(self) -> Matcher:
         """Another at the same place."""
