@@ -43,14 +43,20 @@ def parse_config(text: str, file: str, folder: Path, environ: Mapping[str, str])
     return replace(config, warnings=(*config.warnings, *told))
 
 
+OURS = ("engine", "engines", "path", "url")  # keys of models
+
+
 def is_llama_swap(value: object) -> bool:
-    """Whether a configuration is llama-swap's: models with `cmd`, and none with what only ours have."""
+    """Whether a configuration is llama-swap's: models with `cmd`, and none with what only ours have, be it
+    the name of the port, which is ${PORT} there."""
     models = value.get("models") if isinstance(value, Mapping) else None
     if not isinstance(models, Mapping):
         return False
     sections = [model for model in models.values() if isinstance(model, Mapping)]
-    is_ours = any(key in section for section in sections for key in ("engine", "engines", "path"))
-    return not is_ours and any("cmd" in section for section in sections)
+    commands = [str(section["cmd"]) for section in sections if "cmd" in section]
+    is_ours = any(key in section for section in sections for key in OURS)
+    is_ours = is_ours or any("${port}" in command for command in commands)
+    return bool(commands) and not is_ours
 
 
 class _Loader:

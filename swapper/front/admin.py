@@ -39,10 +39,12 @@ HELLO: Final = """swapper: every model behind one endpoint
 
 GET  /v1/models               the models that can be asked for
 POST /v1/chat/completions     ask one; it is loaded when needed
+POST /v1/responses, /v1/completions, /v1/embeddings, /v1/rerank
+GET  /ui                      a page to look at it all, and to chat
 GET  /running                 what is loaded, what waits
 GET  /logs?model=NAME&follow=1
 GET  /metrics
-GET  /openapi.json             every route, described
+GET  /openapi.json            every route, described
 
 Ollama is running, as far as its clients can tell: its API is served under /api/,
 and Anthropic's under /v1/messages.

@@ -272,7 +272,7 @@ def test_routing_settings_are_where_newer_files_have_them() -> None:
 
 
 def test_a_configuration_of_our_own_is_not_taken_for_one() -> None:
-    for ours in ("{engine: echo}", "{path: a.gguf}"):
+    for ours in ("{engine: echo}", "{path: a.gguf}", '{url: "http://x"}', '{cmd: "a ${port}"}'):
         models = parse_config(f"models: {{a: {ours}, b: {{cmd: sh}}}}", "f", Path("/"), {}).models
         assert models["b"].spec.engine == "command"
         assert models["b"].launch.cmd == ("sh",)
