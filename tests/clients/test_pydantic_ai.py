@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pydantic
@@ -14,26 +16,44 @@ pydantic_ai = pytest.importorskip(
 )
 
 
-def anthropic_model(url: str, name: str = "scripted") -> Any:
+@asynccontextmanager
+async def anthropic_model(url: str, name: str = "scripted") -> AsyncIterator[Any]:
+    anthropic = pytest.importorskip("anthropic", reason="the package `anthropic` is not installed")
     models = pytest.importorskip("pydantic_ai.models.anthropic", exc_type=ImportError)
     providers = pytest.importorskip("pydantic_ai.providers.anthropic", exc_type=ImportError)
-    provider = providers.AnthropicProvider(base_url=url, api_key=KEY)
-    return models.AnthropicModel(name, provider=provider)
+    async with anthropic.AsyncAnthropic(base_url=url, api_key=KEY, max_retries=0) as client:
+        provider = providers.AnthropicProvider(anthropic_client=client)
+        yield models.AnthropicModel(name, provider=provider)
 
 
-def responses_model(url: str, name: str = "scripted") -> Any:
+@asynccontextmanager
+async def responses_model(url: str, name: str = "scripted") -> AsyncIterator[Any]:
     openai = pytest.importorskip("openai", reason="the package `openai` is not installed")
     if "prompt_cache_diagnostics" not in openai.types.responses.Response.model_fields:
         pytest.skip("this pydantic-ai needs a newer `openai`")
     models = pytest.importorskip("pydantic_ai.models.openai", exc_type=ImportError)
     providers = pytest.importorskip("pydantic_ai.providers.openai", exc_type=ImportError)
-    provider = providers.OpenAIProvider(base_url=f"{url}/v1", api_key=KEY)
-    return models.OpenAIResponsesModel(name, provider=provider)
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
+        provider = providers.OpenAIProvider(openai_client=client)
+        yield models.OpenAIResponsesModel(name, provider=provider)
 
 
-@pytest.mark.parametrize("model", [anthropic_model, responses_model])
-async def test_an_agent_calls_its_tool(url: str, model: Any) -> None:
-    agent = pydantic_ai.Agent(model(url), instructions="Be exact.")
+@pytest.fixture(params=[anthropic_model, responses_model])
+async def model(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """One that plays the script."""
+    async with request.param(url) as model:
+        yield model
+
+
+@pytest.fixture(params=[anthropic_model, responses_model])
+async def own_model(url: str, demo: str, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """One of our own engines'."""
+    async with request.param(url, demo) as model:
+        yield model
+
+
+async def test_an_agent_calls_its_tool(model: Any) -> None:
+    agent = pydantic_ai.Agent(model, instructions="Be exact.")
     asked = []
 
     @agent.tool_plain
@@ -46,9 +66,8 @@ async def test_an_agent_calls_its_tool(url: str, model: Any) -> None:
     assert found.output == "It is rainy in Oslo."
 
 
-@pytest.mark.parametrize("model", [anthropic_model, responses_model])
-async def test_an_agent_streams(url: str, model: Any) -> None:
-    agent = pydantic_ai.Agent(model(url))
+async def test_an_agent_streams(model: Any) -> None:
+    agent = pydantic_ai.Agent(model)
     async with agent.run_stream("hello") as stream:
         pieces = [piece async for piece in stream.stream_text(delta=True, debounce_by=None)]
     assert "".join(pieces) == "Hello, wörld."
@@ -62,9 +81,8 @@ class Person(pydantic.BaseModel):
     age: int = pydantic.Field(ge=0, le=99)
 
 
-@pytest.mark.parametrize("model", [anthropic_model, responses_model])
-async def test_an_output_of_a_type_by_a_model_of_our_own(url: str, demo: str, model: Any) -> None:
-    agent = pydantic_ai.Agent(model(url, demo), output_type=Person)
+async def test_an_output_of_a_type_by_a_model_of_our_own(own_model: Any) -> None:
+    agent = pydantic_ai.Agent(own_model, output_type=Person)
     found = await agent.run("Who?", model_settings={"max_tokens": 200, "temperature": 0.0})
     assert isinstance(found.output, Person)
     assert found.usage.output_tokens > 0
