@@ -386,6 +386,37 @@ async def test_answers_keep_to_their_grammars_and_no_others(
     assert results[1] == expected[1]
 
 
+async def test_all_ways_at_once_preempted_at_random_say_the_same_overlapping(
+    tiny: Path, open_engine: OpenEngine
+) -> None:
+    answers = []
+    for overlaps in (False, True):
+        chance = random.Random(3)
+        async with open_engine(tiny, parallel=5, batch=24, overlaps=overlaps) as engine:
+            client, scheduler = EngineClient(engine), engine._stepper.scheduler
+            text = client.encode("as it was told")
+            ways: list[dict[str, Any]] = [
+                {"grammar": OneText(text, engine.info.vocab_size), "temperature": 1.0},
+                {"repetition_penalty": 1.2, "presence_penalty": 0.5},
+                {"temperature": 1.0, "seed": 3, "top_p": 0.9},
+                {"logprobs": 2, "prompt_logprobs": True},
+                {},
+            ]
+            plan = scheduler.schedule
+
+            def schedule(scheduler: Any = scheduler, plan: Any = plan, chance: Any = chance) -> Any:
+                if scheduler.running and chance.random() < 0.3:
+                    scheduler.preempt(chance.choice(scheduler.running))
+                return plan()
+
+            scheduler.schedule = schedule
+            asked = (client.ask(p, 20, **w) for p, w in zip(PROMPTS, ways, strict=False))
+            answers.append(await asyncio.gather(*asked))
+            assert scheduler.num_preempted > 5
+            assert answers[-1][0] == text
+    assert answers[0] == answers[1]
+
+
 @in_order_and_overlapping
 async def test_logprobs_of_prompt_and_answer_agree(
     tiny: Path, open_engine: OpenEngine, overlaps: bool
