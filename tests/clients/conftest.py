@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -63,6 +64,13 @@ def url(scripted: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> I
     finally:
         if swapper.dead() is None:
             swapper.stop()
+
+
+@pytest.fixture
+def connections_end_here() -> Iterator[None]:
+    """For packages that leave their connections to the collector: not in the middle of another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=DEMOS, ids=lambda demo: demo.engine)

@@ -12,7 +12,10 @@ from tests.clients.conftest import KEY
 langchain: Any = pytest.importorskip(
     "langchain_openai", reason="the package `langchain-openai` is not installed"
 )
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("connections_end_here"),
+]
 RESPONSES = pytest.mark.parametrize("responses", [False, True], ids=["chat", "responses"])
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,14 +13,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     litellm: Any = pytest.importorskip("litellm", reason="the package `litellm` is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def _connections_end_here() -> Iterator[None]:
-    """The package leaves its connections to the collector: not in the middle of another test."""
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("connections_end_here"),
+]
 
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -12,7 +12,10 @@ from click.testing import CliRunner, Result
 from tests.clients.conftest import KEY
 
 cli = pytest.importorskip("llm.cli", reason="the package `llm` is not installed").cli
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("connections_end_here"),
+]
 
 MODEL = """
 - model_id: {id}

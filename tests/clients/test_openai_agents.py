@@ -14,6 +14,10 @@ from tests.clients.scripted import ScriptedServer
 agents: Any = pytest.importorskip("agents", reason="the package `openai-agents` is not installed")
 openai: Any = pytest.importorskip("openai", reason="the package `openai` is not installed")
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.usefixtures("connections_end_here"),
+]
 MODELS = {"responses": "OpenAIResponsesModel", "chat": "OpenAIChatCompletionsModel"}
 WAYS = pytest.mark.parametrize("way", MODELS)
 SHORT = {"max_tokens": 200, "temperature": 0.0}
