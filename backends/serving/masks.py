@@ -1,7 +1,7 @@
 """llguidance by its C interface, which its package for Python has in it.
 
 Its own classes for Python keep the interpreter's lock while they read a vocabulary, for a second with a
-large one, and every stream stands still. Calls through ctypes do not.
+large one, and every stream stands still. Calls through ctypes need not.
 
 Layouts and names are those of llguidance.h; structures there grow at their ends only.
 """
@@ -60,9 +60,6 @@ class _MatcherInit(ctypes.Structure):
 @cache
 def _library() -> Any:
     """Raises MaskError where the package has no C interface."""
-    from llguidance import _lib
-
-    library = ctypes.CDLL(_lib.__file__)
     signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "llg_new_tokenizer_v2": (c_void_p, (POINTER(_TokenizerInit), c_char_p, c_size_t)),
         "llg_free_tokenizer": (None, (c_void_p,)),
@@ -71,10 +68,25 @@ def _library() -> Any:
         "llg_clone_matcher": (c_void_p, (c_void_p,)),
         "llg_free_matcher": (None, (c_void_p,)),
         "llg_matcher_compute_mask_into": (c_int32, (c_void_p, c_void_p, c_size_t)),
+    }
+    return _with(ctypes.CDLL, signatures)
+
+
+@cache
+def _quick() -> Any:
+    """What takes microseconds, with the lock held: to get it back may take longer. Raises MaskError."""
+    signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "llg_matcher_consume_token": (c_int32, (c_void_p, c_uint32)),
         "llg_matcher_is_stopped": (c_bool, (c_void_p,)),
         "llg_matcher_get_error": (c_char_p, (c_void_p,)),
     }
+    return _with(ctypes.PyDLL, signatures)
+
+
+def _with(kind: type[ctypes.CDLL], signatures: dict[str, tuple[Any, tuple[Any, ...]]]) -> Any:
+    from llguidance import _lib
+
+    library = kind(_lib.__file__)
     try:
         for name, (result, arguments) in signatures.items():
             function = getattr(library, name)
@@ -161,7 +173,7 @@ class Matcher:
     """Where one answer stands in its grammar. One thread at a time."""
 
     def __init__(self, pointer: int, trie: Trie) -> None:
-        self._library = _library()
+        self._library, self._quick = _library(), _quick()
         self._pointer = pointer
         self._trie = trie
         self._mask = (c_uint32 * ((trie.size + 31) // 32))()
@@ -180,14 +192,14 @@ class Matcher:
 
     def accept(self, token: int) -> bool:
         """`token` has come; whether nothing but the end may follow. Raises MaskError."""
-        if self._library.llg_matcher_consume_token(self._pointer, token):
+        if self._quick.llg_matcher_consume_token(self._pointer, token):
             self.check()
-        is_over: bool = self._library.llg_matcher_is_stopped(self._pointer)
+        is_over: bool = self._quick.llg_matcher_is_stopped(self._pointer)
         return is_over
 
     def check(self) -> None:
         """Raises MaskError if something has gone wrong."""
-        error = self._library.llg_matcher_get_error(self._pointer)
+        error = self._quick.llg_matcher_get_error(self._pointer)
         if error is not None:
             # What follows shows llguidance's own state, and the grammar once more.
             text = error.decode("utf-8", "replace").partition("<state>")[0]
