@@ -39,7 +39,8 @@ def test_one_that_is_moved_out_sleeps_and_wakes_in_the_same_process(serve):
     awake_bytes = psutil.Process(pid).memory_info().rss
     assert swapper.chat("b").status_code == 200
     assert state(swapper, "a") == ("sleeping", pid)
-    assert awake_bytes - psutil.Process(pid).memory_info().rss > 60 << 20
+    # 64 MiB less what the worker has taken meanwhile, for it gets ready for grammars when it is idle
+    assert awake_bytes - psutil.Process(pid).memory_info().rss > 56 << 20
     (running,) = [w for w in swapper.get("/running").json()["running"] if w["model"] == "a"]
     assert 0 < running["memory"]["measured"]["host"] < awake_bytes
 
