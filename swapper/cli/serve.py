@@ -34,7 +34,6 @@ def _start(source: Path | None, listen: str | None, watch: bool) -> int:
         config = read_config(source, listen)
     except ValueError as error:
         raise click.UsageError(f"--listen: {error}") from None
-    from swapper.lean_imports import import_lean
     from swapper.listening import EXIT_CANNOT_LISTEN, opened, say_cannot_listen
     from swapper.runtime.notify import ServiceManager
 
@@ -44,7 +43,6 @@ def _start(source: Path | None, listen: str | None, watch: bool) -> int:
     except OSError as error:
         say_cannot_listen(config.listen, error)
         return EXIT_CANNOT_LISTEN
-    import_lean()
     from swapper.app import serve
 
     watched = source if watch else None

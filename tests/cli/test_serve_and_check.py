@@ -31,7 +31,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     app.serve = lambda config, *_: configs.append(config) or 5  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "swapper.app", app)
     monkeypatch.setattr("swapper.listening.opened", lambda listen: listen)
-    monkeypatch.setattr("swapper.lean_imports.import_lean", lambda: None)
     return configs
 
 
