@@ -118,6 +118,7 @@ async def _run(
         try:
             for note in (*config.problems, *config.warnings, *planned.notes):
                 log.warning(str(note))
+            loop.call_soon(placement.foresee, config.launches.values())
             return await _serve_until_told(config, dispatcher, front, service, listeners)
         finally:
             for task in tasks:

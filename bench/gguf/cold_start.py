@@ -30,6 +30,7 @@ from bench.gguf import machine
 from bench.gguf.model import make
 
 ROOT = Path(__file__).parents[2]
+REST_S = 2.0  # before a request through the proxy, as people rest; by then the server does too
 
 
 def start_once(options: Path, address: Path) -> tuple[float, float]:
@@ -135,9 +136,10 @@ def through_the_proxy(model: Path, context: int, rounds: int) -> dict[str, list[
     first, later = [], []
     while len(later) < rounds:
         with swapper(model, context) as url:
+            time.sleep(REST_S)
             first.append(ask_through(url))
             for _ in range(4):
-                time.sleep(1.0)  # as people do; by then the server is at rest again
+                time.sleep(REST_S)
                 _post(f"{url}/swapper/v1/models/bench/unload", {}).read()
                 later.append(ask_through(url))
     return {"first_request": first, "later_request": later[:rounds]}

@@ -35,7 +35,7 @@ class Parent:
 
     One that never forked anything is not tried again; one that ended later is made anew.
     `is_waited_for`: by the first worker, while it imports; otherwise workers are started as ever until it
-    is ready, and `make` has it there for the next one.
+    is ready, and `make` has it there for those to come.
     """
 
     def __init__(

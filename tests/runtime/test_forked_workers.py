@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from swapper.runtime.parent import Parent
+from swapper.runtime.placement import LaunchSpec
 from swapper.runtime.placement.local import LocalPlacement
 from swapper.runtime.process_group import Program
 
@@ -219,6 +220,20 @@ class TestLlamacpp:
         assert os.sched_getscheduler(worker.handle.pid) == os.sched_getscheduler(0)
         assert await answer(worker) == said
         await asyncio.gather(first.stopped(), worker.stopped())
+
+    async def test_one_that_is_foreseen_is_there_for_the_first_worker(self, launch, placement):
+        placement.foresee([LaunchSpec(model="m", engine="llamacpp")] * 2)
+        parent = placement.parents["llamacpp"]
+        ready = placement._parents["llamacpp"]._running
+        await eventually(lambda: ready.is_ready)
+        worker = launch("llamacpp", **GGUF)
+        await worker.ready()
+        assert is_forked(worker, parent)
+        await worker.stopped()
+
+    async def test_a_slow_engine_is_not_foreseen(self, placement):
+        placement.foresee([LaunchSpec(model="m", engine="paged")])
+        assert not placement.parents
 
     async def test_a_parent_that_cannot_import_is_not_made_again(self, run_dir, launch, placement):
         placement._find_parent = lambda _: (*PARENT[:-1], "no.such.engine")

@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +96,16 @@ class LocalPlacement:
         self._handles.add(handle)
         handle.gone.add_done_callback(lambda _: self._handles.discard(handle))
         return handle
+
+    def foresee(self, specs: Iterable[LaunchSpec]) -> None:
+        """These may be started some time: have that made by then which makes even the first one quick, where
+        it costs little and nobody has to wait for it."""
+        for spec in specs:
+            parent = self._parent(spec) if spec.engine in QUICK_TO_START else None
+            if parent is not None:
+                parent.enter()
+                parent.make()
+                parent.leave()
 
     @property
     def parents(self) -> dict[str, int]:
