@@ -54,4 +54,5 @@ mkdir old
 pivot_root . old
 umount -l old
 rmdir old
+echo "the root is made"
 exec "$@"
