@@ -165,7 +165,7 @@ def _comes_up(booted: Machine, process: subprocess.Popen[bytes]) -> bool:
 def _skip_or_fail(log: str) -> None:
     if "the root is made" in log:
         pytest.fail(f"systemd did not boot:\n{log}")
-    reason = (log.strip() or "nothing was said").splitlines()[-1]
+    reason = (log.strip() or "nothing was said").splitlines()[0]
     pytest.skip(f"this host does not let a systemd boot in a namespace: {reason}")
 
 
