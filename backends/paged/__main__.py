@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from backends.serving.engine import Engine
+from backends.serving.forkable import import_with_serving, prepare
 from backends.serving.worker import run
-
-# How long a compute thread spins at a barrier before it sleeps; read when OpenMP's library is opened. By
-# default it spins for milliseconds, and keeps the core from the thread that is waited for as soon as
-# another program wants one.
-SPINS = "3000"
 
 
 def load(options: dict[str, Any], progress: Callable[[float], None]) -> Engine:
@@ -25,18 +18,9 @@ def load(options: dict[str, Any], progress: Callable[[float], None]) -> Engine:
     return load(options, progress)
 
 
-def prepare() -> None:
-    """Before OpenMP's library is opened."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-
-
 def import_all() -> None:
     """Whatever a worker imports until it is ready."""
-    for name in ("backends.paged.start", "backends.serving.lifecycle"):
-        importlib.import_module(name)
-    with contextlib.suppress(ImportError):
-        importlib.import_module("uvloop")
+    import_with_serving("backends.paged.start")
 
 
 def main() -> int:

@@ -34,13 +34,13 @@ def actions(swapper, model):
 
 def test_one_that_is_moved_out_sleeps_and_wakes_in_the_same_process(serve):
     swapper = serve(config())
-    assert swapper.chat("a").status_code == 200
+    # A form has the worker read its vocabulary now, and not while it is measured.
+    assert swapper.chat("a", response_format={"type": "json_object"}).status_code == 200
     pid = state(swapper, "a")[1]
     awake_bytes = psutil.Process(pid).memory_info().rss
     assert swapper.chat("b").status_code == 200
     assert state(swapper, "a") == ("sleeping", pid)
-    # 64 MiB less what the worker has taken meanwhile, for it gets ready for grammars when it is idle
-    assert awake_bytes - psutil.Process(pid).memory_info().rss > 56 << 20
+    assert awake_bytes - psutil.Process(pid).memory_info().rss > 60 << 20
     (running,) = [w for w in swapper.get("/running").json()["running"] if w["model"] == "a"]
     assert 0 < running["memory"]["measured"]["host"] < awake_bytes
 
