@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from swapper.core.footprint import CUDA_DEVICE_BYTES, CUDA_PROCESS_BYTES, MIB
+from swapper.core.footprint import CUDA_DEVICE_BYTES, CUDA_PROCESS_BYTES, MIB, first_use_bytes
 
 PROCESS_BYTES = 225 * MIB  # Python, torch built for CPUs, tokenizers and the HTTP server, measured
 GPU_BUILD_BYTES = 320 * MIB  # what a torch built for CUDA takes more, though nothing runs on a GPU
@@ -123,7 +123,8 @@ def host_bytes_beside_gpu(shape: CheckpointShape, plan: CheckpointPlan) -> int:
 
 def _process_bytes(shape: CheckpointShape, *, gpu_build: bool) -> int:
     libraries = PROCESS_BYTES + (GPU_BUILD_BYTES if gpu_build else 0)
-    return libraries + shape.vocabulary * VOCABULARY_ENTRY_BYTES
+    entries = shape.vocabulary * VOCABULARY_ENTRY_BYTES
+    return libraries + entries + first_use_bytes(shape.vocabulary)
 
 
 def _step_bytes(shape: CheckpointShape, plan: CheckpointPlan, usual: int, size: int) -> int:

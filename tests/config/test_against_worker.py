@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -73,12 +74,26 @@ def host_bytes_of_worker(engine: str, options: dict[str, object], folder: Path) 
     ):  # fmt: skip
         os.close(writer)
         events = [json.loads(line) for line in iter_until_ready(report)]
+        assert events[-1]["event"] == "ready", events[-1]
+        at_ready = psutil.Process(worker.pid).memory_full_info()
+        ask_for_a_form(folder / "s")
         memory = psutil.Process(worker.pid).memory_full_info()
         assert worker.stdin is not None
         worker.stdin.close()
-    assert events[-1]["event"] == "ready", events[-1]
-    assert memory.uss <= events[-1]["memory"]["host"] <= memory.rss
+    assert at_ready.uss <= events[-1]["memory"]["host"] <= at_ready.rss
     return int(memory.uss + memory.rss) // 2
+
+
+def ask_for_a_form(socket: Path) -> None:
+    """By then it has all that it makes on first use, its vocabulary as grammars want it included."""
+    body = {
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 4,
+        "response_format": {"type": "json_object"},
+    }
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=60) as client:
+        answer = client.post("http://worker/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
 
 
 def iter_until_ready(report: object) -> list[str]:

@@ -45,13 +45,14 @@ F16_FILE = qwen(29_839_360, 0, 272_269_312)
 @pytest.mark.parametrize(
     ("shape", "plan", "measured_mib"),
     [
-        (Q4_K_M, LoadPlan(8192), (592, 617)),
-        (Q4_K_M, LoadPlan(32768, parallel=32), (901, 922)),
-        (Q4_K_M, LoadPlan(8192, 16384, cache_type_k="q8_0", cache_type_v="q8_0"), (603, 624)),
-        (F16_FILE, LoadPlan(4096), (1088, 1109)),
+        (Q4_K_M, LoadPlan(8192), (666,)),  # after a first answer with a form
+        (Q4_K_M, LoadPlan(32768, parallel=32), (966,)),
+        (Q4_K_M, LoadPlan(8192, 16384, cache_type_k="q8_0", cache_type_v="q8_0"), (672,)),
+        # When it was ready, and what the others took more by then.
+        (F16_FILE, LoadPlan(4096), (1088 + 62, 1109 + 62)),
     ],
 )
-def test_against_workers(shape: Shape, plan: LoadPlan, measured_mib: tuple[int, int]) -> None:
+def test_against_workers(shape: Shape, plan: LoadPlan, measured_mib: tuple[int, ...]) -> None:
     for measured in measured_mib:
         assert host_bytes(shape, plan) == pytest.approx(measured * MIB, rel=0.10)
 
@@ -62,7 +63,9 @@ def test_a_model_of_next_to_nothing_is_the_process() -> None:
              "llama.attention.head_count_kv": 2, "llama.context_length": 2048}  # fmt: skip
     tensors = [Tensor("token_embd.weight", F16, (256, 32000), 32000 * 512)]
     shape = read_shape(facts, {"tokenizer.ggml.tokens": 32000}, tensors)
-    assert host_bytes(shape, LoadPlan(2048)) == pytest.approx(81 * MIB, rel=0.10)
+    assert host_bytes(shape, LoadPlan(2048)) == pytest.approx(
+        (81 + 23) * MIB, rel=0.10
+    )  # and its first use
 
 
 def test_the_cache() -> None:

@@ -86,7 +86,7 @@ def test_a_context_that_was_asked_for_is_kept(
     (variant,) = build_registry(config, machine(host=8)).models["m"].variants
     assert variant.settings == {"gpu_layers": 0}
     (note,) = notes(config, host=8)
-    assert "needs 9.04 GiB of host, where 7 GiB may be used: it cannot be loaded" in note
+    assert "needs 9.06 GiB of host, where 7 GiB may be used: it cannot be loaded" in note
 
 
 def test_a_pool_smaller_than_the_trained_context_bounds_it(
