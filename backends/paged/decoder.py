@@ -17,6 +17,7 @@ from backends.paged.batch import Batch, KvCache
 from backends.paged.experts import Experts
 from backends.paged.kernels import rotate_and_store
 from backends.paged.layers import Linear, Mlp, Norm, empty, softcapped
+from backends.paged.products import product
 from backends.paged.rope import Angles, Rope
 from backends.paged.spec import ModelSpec
 
@@ -57,7 +58,7 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [n, vocab_size] float32 of hidden states [n, hidden_size]."""
         head = self.embedding if self.head is None else self.head
-        logits = F.linear(hidden, head.weight).float()
+        logits = product(hidden, head.weight).float()
         if self.spec.logits_scale != 1.0:
             logits = logits * self.spec.logits_scale
         return softcapped(logits, self.spec.logits_softcap)
