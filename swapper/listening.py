@@ -7,9 +7,21 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from swapper.config.listen import Listen
+from swapper.config import Config, Listen, listen_of
+from swapper.errors import ConfigError
 
 EXIT_CANNOT_LISTEN = 1  # another one may be about to end: starting again may help
+
+
+def on_passed(sockets: Sequence[socket.socket], config: Config) -> Config:
+    """The configuration, listening on the sockets that the service manager has passed, if any. Raises
+    ConfigError where they would be open to all."""
+    if not sockets:
+        return config
+    try:
+        return config.listening_on(tuple(map(listen_of, sockets)))
+    except ConfigError as error:
+        raise ConfigError(f"swapper was given sockets by the service manager: {error}") from None
 
 
 def opened(listen: Listen) -> Listen | socket.socket:

@@ -41,13 +41,13 @@ class Reloader:
         front: Front,
         service: ServiceManager,
     ) -> None:
-        self._config = config
         self._read = read
         self._dispatcher = dispatcher
         self._front = front
         self._service = service
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._put_in_force(config)
 
     async def reload(self) -> dict[str, list[str]]:
         """Read, check, take over; returns the names of models that are new, changed and removed.
@@ -73,15 +73,19 @@ class Reloader:
                 key = name.removesuffix("_s")
                 log.warning(f"a new `{key}` is taken over by a restart only")
         told = self._differences(config, planned.registry)
+        self._put_in_force(config)
+        self._dispatcher.replace(planned.registry, config.launches, frozenset(told["changed"]))
+        self._dispatcher.preload(told["new"] + told["changed"])
+        log.info("reloaded", **told)
+        return told
+
+    def _put_in_force(self, config: Config) -> None:
+        """What the front does from its next request on."""
         self._config = config
         self._front.set_keys(config.api_keys)
         self._front.set_adjustments(config.adjustments)
         self._front.set_cards(cards_of(config))
         self._front.set_capture(config.capture)
-        self._dispatcher.replace(planned.registry, config.launches, frozenset(told["changed"]))
-        self._dispatcher.preload(told["new"] + told["changed"])
-        log.info("reloaded", **told)
-        return told
 
     def _differences(self, config: Config, registry: Registry) -> dict[str, list[str]]:
         before, after = self._dispatcher.registry.models, registry.models

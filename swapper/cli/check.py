@@ -19,8 +19,8 @@ from swapper.errors import ConfigError
 
 def report(source: Path) -> int:
     """Print the plan and everything worth knowing; 1 if anything is wrong."""
-    from swapper.app import state_dir
     from swapper.config import load, plan_registry
+    from swapper.places import state_dir
     from swapper.runtime.devices import survey
     from swapper.runtime.history import read_measured
 

@@ -30,23 +30,26 @@ def run_server(source: Path | None, listen: str | None, watch: bool) -> int:
 
 
 def _start(source: Path | None, listen: str | None, watch: bool) -> int:
-    try:
-        config = read_config(source, listen)
-    except ValueError as error:
-        raise click.UsageError(f"--listen: {error}") from None
-    from swapper.listening import EXIT_CANNOT_LISTEN, opened, say_cannot_listen
+    from swapper.listening import EXIT_CANNOT_LISTEN, on_passed, opened, say_cannot_listen
     from swapper.runtime.notify import ServiceManager
 
     service = ServiceManager()
+
+    def read() -> Config:
+        return on_passed(service.sockets, read_config(source, listen))
+
+    try:
+        config = read()
+    except ValueError as error:
+        raise click.UsageError(f"--listen: {error}") from None
     try:
         listeners = service.sockets or [opened(address) for address in config.listen]
     except OSError as error:
         say_cannot_listen(config.listen, error)
         return EXIT_CANNOT_LISTEN
-    from swapper.app import serve
+    from swapper.app import Start, serve
 
-    watched = source if watch else None
-    return serve(config, lambda: read_config(source, listen), watched, service, listeners)
+    return serve(Start(config, read, source if watch else None, service, listeners))
 
 
 def read_config(source: Path | None, listen: str | None) -> Config:

@@ -28,7 +28,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stands in for the server; every configuration it was to serve."""
     app = ModuleType("swapper.app")
     configs: list[Config] = []
-    app.serve = lambda config, *_: configs.append(config) or 5  # type: ignore[attr-defined]
+    app.Start = lambda config, *_: config  # type: ignore[attr-defined]
+    app.serve = lambda start: configs.append(start) or 5  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "swapper.app", app)
     monkeypatch.setattr("swapper.listening.opened", lambda listen: listen)
     return configs
