@@ -24,12 +24,12 @@ from swapper.front.metrics import CONTENT_TYPE, Page
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
 from swapper.front.refusal import Conflict, NotFound
+from swapper.front.routing import Handler, Routes
 from swapper.front.state import state
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.log_ring import LogLine
 from swapper.runtime.views import Snapshot, WorkerView
 
-Act: TypeAlias = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 Reload: TypeAlias = Callable[[], Awaitable[object]]
 
 MAX_DECISIONS: Final = 200
@@ -70,7 +70,12 @@ class Admin:
         self._unload_timeout_s = unload_timeout_s
         self._created = int(time.time())
         self._followers: set[asyncio.Task[object]] = set()
-        self.acts: Mapping[str, Act] = {  # on a model, by the last part of their path
+        self.reload_config: Reload | None = None
+        self.cards: Mapping[str, Card] = {}  # of the configured models, by name
+
+    def routes(self) -> Routes:
+        """By path template."""
+        acts: Mapping[str, Handler] = {
             "load": self.load,
             "wake": self.load,
             "unload": self.unload,
@@ -78,8 +83,27 @@ class Admin:
             "pin": self.pin,
             "unpin": self.unpin,
         }
-        self.reload_config: Reload | None = None
-        self.cards: Mapping[str, Card] = {}  # of the configured models, by name
+        return {
+            "/": {"GET": self.hello},
+            "/api/hello": {"GET": self.hello},  # where Claude Code looks whether anybody is there
+            "/health": {"GET": self.health},
+            "/livez": {"GET": self.health},
+            "/readyz": {"GET": self.ready},
+            "/metrics": {"GET": self.metrics},
+            "/openapi.json": {"GET": self.openapi},
+            "/running": {"GET": self.running},
+            "/logs": {"GET": self.logs},
+            "/logs/stream": {"GET": self.log_stream},
+            "/v1/models": {"GET": self.models},
+            "/v1/models/{model}": {"GET": self.model},
+            "/swapper/v1/state": {"GET": self.state},
+            "/swapper/v1/events": {"GET": self.events},
+            "/swapper/v1/decisions": {"GET": self.decisions},
+            "/swapper/v1/requests": {"GET": self.requests, "DELETE": self.forget_requests},
+            "/swapper/v1/requests/{number}": {"GET": self.exchange},
+            "/swapper/v1/reload": {"POST": self.reload},
+            **{f"/swapper/v1/models/{{model}}/{act}": {"POST": do} for act, do in acts.items()},
+        }
 
     async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text=HELLO)
@@ -97,6 +121,11 @@ class Admin:
         response = web.Response(text=await self._metrics.text())
         response.headers["content-type"] = CONTENT_TYPE
         return response
+
+    async def openapi(self, request: web.BaseRequest) -> web.StreamResponse:
+        from swapper.front.openapi import document  # much to build, and seldom asked for
+
+        return json_response(document())
 
     async def state(self, request: web.BaseRequest) -> web.StreamResponse:
         """Devices, models and the last requests, as of now."""
@@ -134,14 +163,17 @@ class Admin:
         }
 
     async def requests(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The last requests, and how much of them is kept; DELETE forgets that first."""
-        if request.method == "DELETE":
-            self._capture.forget()
+        """The last requests, and how much of them is kept."""
         return json_response(self._requests())
 
-    async def exchange(self, request: web.BaseRequest, number: str) -> web.StreamResponse:
-        """One of them with all that was said. Raises NotFound."""
-        found = self._capture.exchange(int(number)) if number.isdecimal() else None
+    async def forget_requests(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The same, when nothing of them is kept any more."""
+        self._capture.forget()
+        return json_response(self._requests())
+
+    async def exchange(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """One of them, by its number, with all that was said. Raises NotFound."""
+        found = self._capture.exchange(int(name)) if name.isdecimal() else None
         if found is None:
             raise NotFound(
                 "this request was not kept, or is not any more; `capture` in the configuration says "

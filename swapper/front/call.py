@@ -12,8 +12,8 @@ from aiohttp import web
 
 from swapper.front.answer import CLIENT_LEFT, Answer
 from swapper.front.form import Form
-from swapper.front.headers import Header
-from swapper.front.keys import Key
+from swapper.front.headers import Header, request_id
+from swapper.front.keys import Key, holder
 from swapper.runtime.lease import Lease
 
 if TYPE_CHECKING:
@@ -45,6 +45,14 @@ class Call:
     new_answer: Callable[..., Answer] = Answer
     trace: Begun | None = None  # where requests are traced
 
+    @classmethod
+    def of(cls, request: web.BaseRequest, route: str, target: str | None = None) -> Call:
+        """A request as it comes; `target`: what the worker is asked for, if not the same."""
+        name = request_id(request.headers.get("x-request-id"))
+        return cls(
+            request, name, holder(request), route, target_of(request) if target is None else target
+        )
+
     @property
     def key_name(self) -> str:
         """Who asks; empty on an open server."""
@@ -69,6 +77,12 @@ class Call:
             bytes_out=self.answer.num_bytes if self.answer is not None else 0,
             error=self.error,
         )
+
+
+def target_of(request: web.BaseRequest) -> str:
+    """Path and query, as they came."""
+    target = request.raw_path
+    return target if target.startswith("/") else str(request.rel_url)  # as proxies are asked
 
 
 def swapper_headers(call: Call) -> list[Header]:

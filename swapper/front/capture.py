@@ -183,7 +183,7 @@ class Capture:
         self._size = 0
 
     def over(self, serve: Serve[Params]) -> Serve[Params]:
-        """The same, with what is asked and answered kept."""
+        """The same, with what is asked and answered kept while there are limits."""
 
         async def serve_and_keep(
             call: Call, /, *args: Params.args, **kwargs: Params.kwargs
@@ -198,7 +198,13 @@ class Capture:
                 if call.number is not None:
                     self._keep(call, call.number, tape, response)
 
-        return serve_and_keep
+        def serve_or_keep(
+            call: Call, /, *args: Params.args, **kwargs: Params.kwargs
+        ) -> Coroutine[Any, Any, web.StreamResponse]:
+            keeping = serve if self.limits is None else serve_and_keep
+            return keeping(call, *args, **kwargs)
+
+        return serve_or_keep
 
     def exchange(self, number: int) -> Exchange | None:
         """The request of that number, if it was kept."""

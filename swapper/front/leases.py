@@ -18,9 +18,10 @@ from swapper.errors import BadRequest, Unavailable
 from swapper.front.body import read_body
 from swapper.front.openai import json_response
 from swapper.front.refusal import NotFound
+from swapper.front.routing import Routes
 from swapper.runtime.dispatcher import Dispatcher
 
-LEASES: Final = ("/lease", "/swapper/v1/lease")
+PATHS: Final = ("/lease", "/swapper/v1/lease")
 ALL: Final = "all"
 BODY_LIMIT: Final = 16 * 1024
 LONGEST_S: Final = 7 * 86400.0
@@ -43,6 +44,13 @@ class Leases:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
+    def routes(self) -> Routes:
+        """By path template."""
+        return {
+            **{path: {"POST": self.take} for path in PATHS},
+            **{f"{path}/{{lease}}": {"DELETE": self.give_back} for path in PATHS},
+        }
+
     async def take(self, request: web.BaseRequest) -> web.StreamResponse:
         """Lend memory. Raises BadRequest, and Unavailable where it is not free in time."""
         wanted = _read(await read_body(request, BODY_LIMIT))
@@ -64,11 +72,11 @@ class Leases:
         told = {"lease": loan, "memory": memory, "expires_in_s": for_s}
         return json_response(told, 201)
 
-    async def give_back(self, request: web.BaseRequest, loan: str) -> web.StreamResponse:
+    async def give_back(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """End a lease before its time."""
-        if not self._dispatcher.loans.take_back(loan):
+        if not self._dispatcher.loans.take_back(name):
             raise NotFound("there is no such lease; it may be over")
-        return json_response({"lease": loan, "state": "given back"})
+        return json_response({"lease": name, "state": "given back"})
 
 
 def _read(body: bytes) -> Wanted:

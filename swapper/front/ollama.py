@@ -26,21 +26,22 @@ from swapper.front.dialects.reading import decode
 from swapper.front.keys import holder, visible
 from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
-from swapper.front.refusal import NotFound, NotHere, WrongMethod
+from swapper.front.refusal import NotHere
+from swapper.front.routing import ANY, Routes
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.views import WorkerView
 
-API: Final = "/api/"
 VERSION: Final = "0.30.0"  # the release whose API this is; clients want it numeric, and new enough
 LOADED: Final = ("ready", "draining", "waking")
 COPILOT: Final = "GitHubCopilotChat/"  # shows the file's name for the model, unless told another
+BLOBS: Final = "blobs"
 INSTEAD: Final = {
     "pull": "models are fetched on the server, by `swapper pull NAME`",
     "push": "models are not sent anywhere from here",
     "create": "models are made on the server, by `swapper create` out of a Modelfile",
     "copy": "another name for a model is an entry of its `aliases` in the configuration",
     "delete": "a model goes by taking it out of the configuration, or its file out of the folder",
-    "blobs": "files are put on the server by hand, or by `swapper pull NAME`",
+    BLOBS: "files are put on the server by hand, or by `swapper pull NAME`",
 }
 
 
@@ -60,6 +61,17 @@ class OllamaRoutes:
         self._proxy = proxy
         self._body_limit = body_limit
         self._started = time.time()
+
+    def routes(self) -> Routes:
+        """By path template."""
+        return {
+            "/api/version": {"GET": self.version},
+            "/api/tags": {"GET": self.tags},
+            "/api/ps": {"GET": self.ps},
+            "/api/show": {"POST": self.show},
+            **{f"/api/{action}": {ANY: self.elsewhere} for action in INSTEAD if action != BLOBS},
+            f"/api/{BLOBS}/{{digest}}": {ANY: self.elsewhere},
+        }
 
     async def version(self, request: web.BaseRequest) -> web.StreamResponse:
         return json_response({"version": VERSION})
@@ -88,18 +100,16 @@ class OllamaRoutes:
         ]
         return json_response({"models": entries})
 
-    async def act(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """Any other path of the API. Raises SwapperErrors."""
-        action = path.removeprefix(API).partition("/")[0]
-        if path == "/api/show":
-            if request.method != "POST":
-                raise WrongMethod(request.method, ("POST",))
-            return json_response(await self._show(request))
-        if action in INSTEAD:
-            raise NotHere(f"{path[:200]} is not served by swapper: {INSTEAD[action]}")
-        raise NotFound(f"there is no {path[:200]}; GET / says what there is")
+    async def elsewhere(self, request: web.BaseRequest, name: str = "") -> web.StreamResponse:
+        """What is done in another way. Raises NotHere."""
+        action = request.path.split("/")[2]
+        raise NotHere(f"{request.path[:200]} is not served by swapper: {INSTEAD[action]}")
 
-    async def _show(self, request: web.BaseRequest) -> Json:
+    async def show(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What a model is. Raises SwapperErrors."""
+        return json_response(await self._shown(request))
+
+    async def _shown(self, request: web.BaseRequest) -> Json:
         asked = decode(await read_body(request, self._body_limit), ShowRequest)
         if not (given := asked.model or asked.name):
             raise BadRequest("model is required", param="model")

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from aiohttp import web
 
 from swapper import __version__
 from swapper.front.dialects.anthropic.request import MessagesRequest
@@ -24,9 +23,9 @@ from swapper.front.dialects.ollama.request import (
     GenerateRequest,
 )
 from swapper.front.dialects.responses.request import ResponsesRequest
+from swapper.front.leases import PATHS as LEASES
 from swapper.front.leases import Wanted
-from swapper.front.ollama import INSTEAD, ShowRequest
-from swapper.front.openai import json_response
+from swapper.front.ollama import BLOBS, INSTEAD, ShowRequest
 
 Json = dict[str, Any]
 
@@ -116,6 +115,12 @@ class CountRequest(msgspec.Struct, kw_only=True):
     thinking: Json | None = None
 
 
+class Other(msgspec.Struct, kw_only=True):
+    """Any other request; beside `model` it is as the model's own server wants it."""
+
+    model: str
+
+
 class Rerank(msgspec.Struct, kw_only=True):
     """`POST /v1/rerank`, for models that rank."""
 
@@ -184,6 +189,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
     "/v1/rerank": {"post": _asks("Texts by how they fit a question", Rerank, ANY)},
     "/v1/audio/transcriptions": {"post": _asks("Sound as text; `command` and `url` models", FORM, ANY)},
     "/v1/images/edits": {"post": _asks("Pictures changed; `command` and `url` models", FORM, ANY)},
+    "/v1/{path}": {"post": _asks("Anything else; `command` and `url` models", Other, ANY)},
     "/v1/models": {"get": Route("All models")},
     "/v1/models/{model}": {"get": Route("One model", errors=(404,))},
     "/v1/messages": {"post": _asks("A message (Anthropic)", MessagesRequest, STREAMS, "AnthropicError")},
@@ -205,14 +211,14 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
     "/api/ps": {"get": Route("What is loaded (Ollama)", error="OllamaError")},
     "/api/version": {"get": Route("Whose API this is (Ollama)", error="OllamaError")},
     **{
-        f"/api/{action}": {
+        f"/api/{action}/{{digest}}" if action == BLOBS else f"/api/{action}": {
             "delete" if action == "delete" else "post": Route(
                 f"Not here: {told}", None, "OllamaError", answers={}, errors=(501,)
             )
         }
         for action, told in INSTEAD.items()
-        if action != "blobs"
     },
+    "/api/hello": {"get": Route("What there is", error="OllamaError", answers=OK_TEXT)},
     "/": {"get": Route("What there is", answers=OK_TEXT)},
     "/health": {"get": Route("Whether the server lives")},
     "/livez": {"get": Route("Whether the server lives")},
@@ -263,12 +269,15 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
         "post": Route("Move it out for no other model", errors=(404,))
     },
     "/swapper/v1/models/{model}/unpin": {"post": Route("And again as any", errors=(404,))},
-    "/swapper/v1/lease": {
-        "post": Route(
-            "Memory for another program", Wanted, answers={201: (JSON,)}, errors=(408, 413, 503)
-        )
+    **{
+        path: {
+            "post": Route(
+                "Memory for another program", Wanted, answers={201: (JSON,)}, errors=(408, 413, 503)
+            )
+        }
+        for path in LEASES
     },
-    "/swapper/v1/lease/{lease}": {"delete": Route("Give it back", errors=(404,))},
+    **{f"{path}/{{lease}}": {"delete": Route("Give it back", errors=(404,))} for path in LEASES},
     "/upstream/{model}/{path}": {
         method: Route("The model's own server", None, loads=True, answers=ANY)
         for method in ("get", "post")
@@ -313,11 +322,6 @@ ERRORS: Final[Json] = {
         "properties": {"error": {"type": "string"}},
     },
 }
-
-
-async def openapi(request: web.BaseRequest) -> web.StreamResponse:
-    """The handler."""
-    return json_response(document())
 
 
 @cache

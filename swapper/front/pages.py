@@ -15,9 +15,10 @@ from typing import Final
 
 from aiohttp import web
 
-from swapper.front.refusal import NotFound
+from swapper.front.refusal import NotFound, WrongMethod
 
 ROOT: Final = "/ui/"
+READING: Final = ("GET", "HEAD")
 TYPES: Final = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -55,7 +56,9 @@ class Pages:
         return path.startswith(ROOT) or path == "/ui" or (path == "/" and _is_browser(request))
 
     def answer(self, request: web.BaseRequest, path: str) -> web.Response:
-        """The file, or nothing where the browser has it. Raises NotFound."""
+        """The file, or nothing where the browser has it. Raises NotFound and WrongMethod."""
+        if request.method not in READING:
+            raise WrongMethod(request.method, READING)
         if not path.startswith(ROOT):  # relative, so that it holds behind another proxy's prefix
             return web.Response(status=302, headers={"location": "ui/", "vary": "accept"})
         if not self._files:

@@ -49,10 +49,10 @@ log = structlog.get_logger("swapper.front")
 
 CHAT: Final = "/v1/chat/completions"
 EVENT_ROUTES: Final = frozenset(  # whose streams are events; others may stream sound
-    {CHAT, "/v1/completions", "/v1/responses"}
+    {CHAT, "/v1/completions"}
 )
-OWN_ROUTES: Final = frozenset({CHAT, "/v1/completions", "/v1/embeddings", "/v1/rerank"})
-JSON_ROUTES: Final = OWN_ROUTES | {"/v1/responses"}  # whatever else may be asked with a form
+# In JSON, and of every engine; whatever else may be asked with a form, and is only of some.
+OWN_ROUTES: Final = EVENT_ROUTES | {"/v1/embeddings", "/v1/rerank"}
 OWN_ENGINES: Final = frozenset({"llamacpp", "paged"})
 LONGEST_NAME: Final = 256
 SHUTTING_DOWN: Final = "swapper is shutting down"
@@ -135,7 +135,7 @@ class Proxy:
     async def _infer(self, call: Call) -> web.StreamResponse:
         self._check_open()
         call.body = call.given = await read_body(call.request, self._body_limit)
-        if call.route not in JSON_ROUTES:
+        if call.route not in OWN_ROUTES:
             _read_form(call)
         wanted = asked(call.body) if call.form is None else call.form.asked()
         call.model = self.resolve(wanted.model, call.key)
@@ -152,7 +152,7 @@ class Proxy:
 
     def _check_route(self, call: Call, model: str) -> None:
         """Nothing is loaded, and nobody moved out, for a path that is known not to be there."""
-        if call.route in JSON_ROUTES:
+        if call.route in OWN_ROUTES:
             return
         engine = self._dispatcher.launch(model).engine
         if engine in OWN_ENGINES:

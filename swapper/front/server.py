@@ -1,43 +1,40 @@
-"""The server: listens, checks keys, finds the handler, and ends in order.
-
-Dispatch is a dict by path, because routing by patterns costs more than everything else a small
-request takes here. Paths that carry a model's name are told by their prefix.
-"""
+"""The server: puts the parts of the front together, listens, lets requests in, and ends in order."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
-from urllib.parse import unquote
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 from aiohttp import web
 
-from swapper.errors import SwapperError, UnknownModel
+from swapper.errors import SwapperError
 from swapper.front import body
 from swapper.front.adjusting import Adjustment
 from swapper.front.admin import Admin, Reload
 from swapper.front.answer import LAST, Answer, nothing_for
-from swapper.front.call import Call
+from swapper.front.call import target_of
 from swapper.front.capture import Capture, Limits
 from swapper.front.cards import Card
 from swapper.front.headers import request_id
 from swapper.front.http_log import HttpLog
 from swapper.front.keys import Key, Keys
-from swapper.front.leases import LEASES, Leases
-from swapper.front.llama_swap import UNLOAD, LlamaSwap
+from swapper.front.leases import Leases
+from swapper.front.llama_swap import LlamaSwap
 from swapper.front.metrics import Metrics, Page
 from swapper.front.newcomers import HEAD_S, Newcomers, Server
-from swapper.front.ollama import API, OllamaRoutes
+from swapper.front.ollama import OllamaRoutes
 from swapper.front.openai import error_response
 from swapper.front.origins import Origins, cors_headers, preflight
 from swapper.front.pages import Pages
 from swapper.front.proxy import Proxy
-from swapper.front.refusal import NotFound, WrongMethod, refusal_of
+from swapper.front.refusal import refusal_of
+from swapper.front.routing import Router, Routes
 from swapper.front.telling import refused
-from swapper.front.translated import Route, Translator
+from swapper.front.translated import Translator
+from swapper.front.untranslated import Untranslated
 from swapper.front.upstream import Upstream
 from swapper.runtime.counter import TokenCounter
 from swapper.runtime.dispatcher import Dispatcher
@@ -47,22 +44,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("swapper.front")
 
-Serving: TypeAlias = Coroutine[Any, Any, web.StreamResponse]
-Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-LIST: Final = "/v1/models"
-MODELS: Final = "/v1/models/"
-RESPONSES: Final = "/v1/responses/"
-ACTIONS: Final = "/swapper/v1/models/"
-REQUESTS: Final = "/swapper/v1/requests"
-RELOAD: Final = "/swapper/v1/reload"
-UPSTREAM: Final = "/upstream/"
-OURS: Final = (LIST, "/v1/messages/")  # below which nothing is passed on as it comes
-NAMED_ROUTES: Final = frozenset(
-    {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank"}
-)
-OTHER_ROUTES: Final = "/v1/*"  # in logs and metrics: clients may ask for any path
-DEEPEST_NAME: Final = 8  # parts of a model's name
 OPEN_PATHS: Final = frozenset({"/health", "/livez", "/readyz"})  # for probes, which have no key
 BACKLOG: Final = 1024  # connections that nobody has taken yet
 KEEPALIVE_S: Final = 620.0  # idle connections; longer than the proxies that may stand before us
@@ -109,6 +90,7 @@ class Front:
         self._origins = origins or Origins()
         self._pages = Pages()
         self._upstream = Upstream(connect_timeout_s=connect_timeout_s)
+        self._capture = Capture()
         metrics = Metrics()
         self._proxy = Proxy(
             dispatcher,
@@ -124,44 +106,34 @@ class Front:
             metrics,
             self._upstream,
             self._proxy,
+            self._capture,
             body_limit=body_limit,
             keepalive_after_s=keepalive_after_s,
             keepalive_every_s=keepalive_every_s,
         )
         self._ollama = OllamaRoutes(dispatcher, self._proxy, body_limit=body_limit)
         page = Page(metrics, dispatcher, self._upstream)
-        self._capture = Capture()
-        self.set_capture(None)
         self._admin = Admin(
             dispatcher, page, self._proxy, self._capture, unload_timeout_s=unload_timeout_s
         )
-        self._leases = Leases(dispatcher)
-        llama_swap = self._llama_swap = LlamaSwap(dispatcher, self._admin)
-        self._get: dict[str, Handler] = {
-            "/": self._admin.hello,
-            "/api/hello": self._admin.hello,  # where Claude Code looks whether anybody is there
-            "/health": self._admin.health,
-            "/livez": self._admin.health,
-            "/readyz": self._admin.ready,
-            "/metrics": self._admin.metrics,
-            "/openapi.json": _openapi,
-            "/running": self._admin.running,
-            "/logs": self._admin.logs,
-            "/v1/models": self._admin.models,
-            "/unload": llama_swap.unload_all,
-            "/logs/stream": self._admin.log_stream,
-            "/swapper/v1/decisions": self._admin.decisions,
-            "/api/version": self._ollama.version,
-            "/api/tags": self._ollama.tags,
-            "/api/ps": self._ollama.ps,
-            "/swapper/v1/state": self._admin.state,
-            "/swapper/v1/events": self._admin.events,
-        }
+        self._router = Router(
+            Untranslated(dispatcher, self._proxy, self._capture).routes(),
+            self._translator.routes(),
+            self._ollama.routes(),
+            LlamaSwap(dispatcher, self._admin).routes(),
+            self._admin.routes(),
+            Leases(dispatcher).routes(),
+        )
         self._runner: web.ServerRunner | None = None
         self._server: Server | None = None
         self._newcomers = Newcomers(head_timeout_s)
         self._active: set[asyncio.Task[object]] = set()
         self._is_serving_out = False
+
+    @property
+    def routes(self) -> Routes:
+        """All that is served, but for the page's files, by path template."""
+        return self._router.routes
 
     # ------------------------------------------------------------ lifetime
 
@@ -194,15 +166,9 @@ class Front:
         """How much of requests and answers is kept for the inspector, from the next request on; None:
         nothing, and nothing is done for it."""
         self._capture.set_limits(limits)
-        self._infer: Callable[[Call], Serving] = self._proxy.infer
-        self._pass_through: Callable[[Call, str], Serving] = self._proxy.pass_through
-        self._translate: Callable[[Call, Route], Serving] = self._translator.answer
         if limits is not None:
             kept = {"requests": limits.requests, "bytes": limits.memory}
             log.info("the last requests and answers are kept in memory", **kept)
-            self._infer = self._capture.over(self._infer)
-            self._pass_through = self._capture.over(self._pass_through)
-            self._translate = self._capture.over(self._translate)
 
     def set_cards(self, cards: Mapping[str, Card]) -> None:
         """What is told of models that may not be loaded, by name."""
@@ -298,108 +264,15 @@ class Front:
         return response
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        target = request.raw_path
-        if not target.startswith("/"):  # absolute form, as proxies are asked
-            target = str(request.rel_url)
-        path, _, _ = target.partition("?")
+        path, _, _ = target_of(request).partition("?")
         self._origins.check(request)
         if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
             return preflight(request)
         if self._pages.knows(request, path):
-            _only(request, "GET", "HEAD")
             return self._pages.answer(request, path)
-        key = None if path in OPEN_PATHS else self._keys.check(request, path)
-        translated = self._translator.routes.get(path)
-        if translated is not None:
-            _only(request, "POST")
-            call = _call(request, key, path, target, path)
-            return await self._translate(call, translated)
-        if path.startswith(RESPONSES):
-            return self._translator.kept_response(request, key, path[len(RESPONSES) :])
-        if request.method == "POST" and path.startswith("/v1/") and not path.startswith(OURS):
-            return await self._infer(_call(request, key, path, target))
-        handler = self._get.get(path)
-        if handler is not None:
-            _only(request, "GET", "HEAD")
-            return await handler(request)
-        return await self._with_name(request, key, path, target)
-
-    async def _with_name(
-        self, request: web.BaseRequest, key: Key | None, path: str, target: str
-    ) -> web.StreamResponse:
-        """Paths that carry a model's name; it may hold slashes."""
-        if path.startswith(UNLOAD):
-            _only(request, "POST")
-            return await self._llama_swap.unload(request, path)
-        if path.startswith(API):
-            return await self._ollama.act(request, path)
-        if path.startswith(UPSTREAM):
-            return await self._to_upstream(request, key, target)
-        if path.startswith(MODELS):
-            _only(request, "GET", "HEAD")
-            return await self._admin.model(request, unquote(path[len(MODELS) :]))
-        name, _, action = path[len(ACTIONS) :].rpartition("/")
-        if path.startswith(ACTIONS) and name and (act := self._admin.acts.get(action)) is not None:
-            _only(request, "POST")
-            return await act(request, unquote(name))
-        if path in LEASES:
-            _only(request, "POST")
-            return await self._leases.take(request)
-        if path.startswith(tuple(f"{base}/" for base in LEASES)):
-            _only(request, "DELETE")
-            return await self._leases.give_back(request, path.rpartition("/")[2])
-        if path == REQUESTS:
-            _only(request, "GET", "HEAD", "DELETE")
-            return await self._admin.requests(request)
-        if path.startswith(f"{REQUESTS}/"):
-            _only(request, "GET", "HEAD")
-            return await self._admin.exchange(request, path.rpartition("/")[2])
-        if path == RELOAD:
-            _only(request, "POST")
-            return await self._admin.reload(request)
-        if path in NAMED_ROUTES:
-            _only(request, "POST")
-        raise NotFound(f"there is no {path[:200]}; GET / says what there is")
-
-    async def _to_upstream(
-        self, request: web.BaseRequest, key: Key | None, target: str
-    ) -> web.StreamResponse:
-        model, rest = self._split(target[len(UPSTREAM) :])
-        if not rest.startswith("/"):
-            if request.method in ("GET", "HEAD"):  # so that a page's relative links work
-                path, mark, query = target.partition("?")
-                return web.Response(status=307, headers={"location": f"{path}/{mark}{query}"})
-            rest = "/" + rest
-        call = _call(request, key, UPSTREAM, rest)
-        call.is_inference = False
-        return await self._pass_through(call, model)
-
-    def _split(self, rest: str) -> tuple[str, str]:
-        """The model whose name is the longest beginning of `rest`, and what follows it."""
-        path, mark, query = rest.partition("?")
-        parts = path.split("/")
-        known = set(self._dispatcher.registry.names())
-        for end in range(min(len(parts), DEEPEST_NAME), 0, -1):
-            name = unquote("/".join(parts[:end]))
-            if name in known:
-                rest = "".join(f"/{part}" for part in parts[end:])
-                return self._proxy.resolve(name), rest + mark + query
-        raise UnknownModel(unquote(parts[0])[:200])
-
-
-def _call(
-    request: web.BaseRequest, key: Key | None, path: str, target: str, route: str | None = None
-) -> Call:
-    given = request.headers.get("x-request-id")
-    if route is None:
-        route = path if path in NAMED_ROUTES or path == UPSTREAM else OTHER_ROUTES
-    return Call(request, request_id(given), key, route, target)
-
-
-async def _openapi(request: web.BaseRequest) -> web.StreamResponse:
-    from swapper.front.openapi import openapi  # much to build, and seldom asked for
-
-    return await openapi(request)
+        if path not in OPEN_PATHS:
+            self._keys.check(request, path)
+        return await self._router.find(request.method, path)(request)
 
 
 def _let_read(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -409,11 +282,6 @@ def _let_read(request: web.BaseRequest, response: web.StreamResponse) -> None:
     if not response.prepared and not isinstance(response, Answer):
         for name, value in cors_headers(request):
             response.headers[name.decode()] = value.decode("utf-8", "surrogateescape")
-
-
-def _only(request: web.BaseRequest, *methods: str) -> None:
-    if request.method not in methods:
-        raise WrongMethod(request.method, methods)
 
 
 def _site(runner: web.ServerRunner, listener: Listen | socket.socket) -> web.BaseSite:

@@ -23,6 +23,7 @@ from swapper.front.admin import ANTHROPIC
 from swapper.front.attempts import on_a_worker
 from swapper.front.body import read_body, renamed
 from swapper.front.call import Call
+from swapper.front.capture import Capture
 from swapper.front.dialects.anthropic.messages import Messages
 from swapper.front.dialects.dialect import (
     Asked,
@@ -34,14 +35,14 @@ from swapper.front.dialects.dialect import (
 )
 from swapper.front.dialects.ollama.routes import Chat, Embed, Embeddings, Generate
 from swapper.front.dialects.responses.responses import Responses
+from swapper.front.dialects.responses.routes import KeptRoutes
 from swapper.front.headers import Header, trace_context
 from swapper.front.heartbeat import Heartbeat
-from swapper.front.keys import Key
 from swapper.front.metrics import Metrics
-from swapper.front.openai import json_response
 from swapper.front.proxy import Proxy
-from swapper.front.refusal import NotFound, Refusal, WrongMethod
+from swapper.front.refusal import Refusal
 from swapper.front.response import Response
+from swapper.front.routing import NOTHING, Routes, Serve
 from swapper.front.telling import Telling, UpstreamRefused, read_answer, shutting_down
 from swapper.front.upstream import Upstream
 from swapper.runtime.counter import TokenCounter
@@ -55,9 +56,6 @@ REQUEST_HEADERS: Final[tuple[Header, ...]] = (
     (b"content-type", b"application/json"),
     (b"accept-encoding", b"identity"),
 )
-
-
-_METHODS: Final = {"": ("GET", "DELETE"), "input_items": ("GET",), "cancel": ("POST",)}
 
 
 class Route(NamedTuple):
@@ -76,18 +74,21 @@ class Translator:
         metrics: Metrics,
         upstream: Upstream,
         proxy: Proxy,
+        capture: Capture,
         *,
         body_limit: int,
         keepalive_after_s: float,
         keepalive_every_s: float,
     ) -> None:
-        messages, self._responses = Messages(), Responses()
+        messages, responses = Messages(), Responses()
         self.counter: TokenCounter | None = None
-        self.routes: Mapping[str, Route] = {
+        self._kept = KeptRoutes(responses)
+        self._answer = capture.over(self.answer)
+        self._spoken: Mapping[str, Route] = {
             "/v1/messages": Route(messages, self._infer),
             COUNT: Route(messages, self._count),
-            "/v1/responses": Route(self._responses, self._infer),
-            COUNT_INPUT: Route(self._responses, self._count),
+            "/v1/responses": Route(responses, self._infer),
+            COUNT_INPUT: Route(responses, self._count),
             "/api/chat": Route(Chat(), self._infer),
             "/api/generate": Route(Generate(), self._infer),
             "/api/embed": Route(Embed(), self._infer),
@@ -95,7 +96,7 @@ class Translator:
         }
         self._counting: Mapping[str, CountsTokens] = {
             COUNT: messages,
-            COUNT_INPUT: self._responses,
+            COUNT_INPUT: responses,
         }
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -105,38 +106,26 @@ class Translator:
         self._keepalive_after_s = keepalive_after_s
         self._keepalive_every_s = keepalive_every_s
 
+    def routes(self) -> Routes:
+        """By path template."""
+        return {
+            **{path: {"POST": self._asking(path)} for path in self._spoken},
+            **self._kept.routes(),
+            "/v1/messages/{path}": NOTHING,
+        }
+
+    def _asking(self, path: str) -> Serve:
+        route = self._spoken[path]
+        return lambda request: self._answer(Call.of(request, path), route)
+
     def dialect_of(self, request: web.BaseRequest) -> Dialect | None:
         """Whose words errors of this request are told in; None: OpenAI's."""
         if ANTHROPIC in request.headers:
-            return self.routes["/v1/messages"].dialect
+            return self._spoken["/v1/messages"].dialect
         if request.path.startswith("/api/"):
-            return self.routes["/api/chat"].dialect
-        near = (r.dialect for path, r in self.routes.items() if request.path.startswith(path))
+            return self._spoken["/api/chat"].dialect
+        near = (r.dialect for path, r in self._spoken.items() if request.path.startswith(path))
         return next(near, None)
-
-    def kept_response(self, request: web.BaseRequest, key: Key | None, path: str) -> web.Response:
-        """A response of before: again, what it was asked with, or forgotten. `path` begins with its
-        id. Raises BadRequest, NotFound and WrongMethod."""
-        owner = key.name if key is not None else ""
-        id, _, rest = path.partition("/")
-        match request.method, rest:
-            case "GET", "":
-                if request.query.get("stream", "false") != "false":
-                    raise BadRequest(
-                        "only responses made in the background can be streamed again",
-                        param="stream",
-                    )
-                return json_response(self._responses.kept(owner, id))
-            case "DELETE", "":
-                return json_response(self._responses.forget(owner, id))
-            case "GET", "input_items":
-                return json_response(self._responses.items(owner, id, request.query))
-            case "POST", "cancel":
-                self._responses.kept(owner, id)
-                raise BadRequest("only responses made in the background can be cancelled")
-        if (allowed := _METHODS.get(rest)) is None:
-            raise NotFound(f"there is no {request.path[:200]}; GET / says what there is")
-        raise WrongMethod(request.method, allowed)
 
     async def answer(self, call: Call, route: Route) -> web.StreamResponse:
         """Answer a request in a dialect. Errors become answers, and one line tells what happened."""

@@ -2,7 +2,7 @@
 
 To add one: write a `Translation` (a `StreamTranslation`, where answers may be streams) that makes an OpenAI body of a client's request and takes the answer
 back, chunk by chunk or whole; write a `Dialect` whose `read` makes one of a body and whose `refused`
-words an error; and give the `Dialect` a path in `Translator.routes`, with `Translator._infer` to serve
+words an error; and give the `Dialect` a path among the `Translator`'s, with `Translator._infer` to serve
 it. Keep-alives, true statuses until the first byte and errors in the stream after it, clients that
 leave, a second try on a fresh worker, timings and logs are the handler's, for all dialects alike.
 
