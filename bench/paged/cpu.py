@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ PROMPT, ANSWER, REQUESTS = 64, 64, 16
 ALONE = 5  # requests of who asks one after the other
 
 Ask = Callable[[list[int]], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the engine runs: how it is asked for an answer's number of tokens, and what CPU time it took."""
+
+    ask: Ask
+    cpu_seconds: Callable[[], float]
 
 
 def prompts(vocab_size: int) -> list[list[int]]:
@@ -65,12 +74,12 @@ def transformers_rate(path: Path, threads: int, asked: list[list[int]]) -> float
     return ANSWER / statistics.median(taken)
 
 
-async def rate(ask: Ask, asked: list[list[int]], clients: int) -> float:
+async def rate(place: Place, asked: list[list[int]], clients: int) -> float:
     """Tokens a second of so many clients, each with its next request as soon as it has an answer."""
     left = iter(asked)
 
     async def client() -> int:
-        return sum([await ask(prompt) for prompt in left])
+        return sum([await place.ask(prompt) for prompt in left])
 
     begun = time.perf_counter()
     counts = await asyncio.gather(*(client() for _ in range(clients)))
@@ -78,45 +87,52 @@ async def rate(ask: Ask, asked: list[list[int]], clients: int) -> float:
 
 
 @asynccontextmanager
-async def engine(path: Path, threads: int) -> AsyncIterator[Ask]:
+async def engine(
+    path: Path, threads: int, parallel: int = REQUESTS, answer: int = ANSWER
+) -> AsyncIterator[Place]:
     """The engine within this process."""
     from backends.paged.start import load
     from backends.serving.engine import GenerateRequest, SamplingParams
 
-    loaded = load(_options(path, threads), lambda share: None)
+    loaded = load(_options(path, threads, parallel), lambda share: None)
     sampling = SamplingParams(temperature=0.0, ignore_eos=True)
 
     async def ask(prompt: list[int]) -> int:
-        steps = loaded.generate(GenerateRequest(prompt, ANSWER, sampling))
+        steps = loaded.generate(GenerateRequest(prompt, answer, sampling))
         return sum([len(step.tokens) async for step in steps])
 
     try:
-        yield ask
+        yield Place(ask, time.process_time)
     finally:
         await loaded.close()
 
 
 @asynccontextmanager
-async def worker(path: Path, threads: int) -> AsyncIterator[Ask]:
+async def worker(
+    path: Path, threads: int, parallel: int = REQUESTS, answer: int = ANSWER
+) -> AsyncIterator[Place]:
     """The engine as a worker, asked for streams over its socket."""
     import aiohttp
+    import psutil
 
     with tempfile.TemporaryDirectory() as folder:
         address = f"{folder}/worker.sock"
-        process = await asyncio.to_thread(_start, address, Path(folder), _options(path, threads))
+        options = _options(path, threads, parallel)
+        process = await asyncio.to_thread(_start, address, Path(folder), options)
+        times = psutil.Process(process.pid).cpu_times
         async with aiohttp.ClientSession(
             "http://worker", connector=aiohttp.UnixConnector(address, limit=0)
         ) as session:
 
             async def ask(prompt: list[int]) -> int:
-                body = {"model": "m", "prompt": prompt, "max_tokens": ANSWER, "temperature": 0,
+                body = {"model": "m", "prompt": prompt, "max_tokens": answer, "temperature": 0,
                         "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
                 async with session.post("/v1/completions", json=body) as response:
                     lines = [line async for line in response.content if b'"usage":{' in line]
                 return int(json.loads(lines[-1][6:])["usage"]["completion_tokens"])
 
             try:
-                yield ask
+                yield Place(ask, lambda: times().user + times().system)
             finally:
                 process.kill()
                 process.wait()
@@ -141,24 +157,24 @@ def _start(address: str, folder: Path, options: dict[str, Any]) -> subprocess.Po
     return process
 
 
-def _options(path: Path, threads: int) -> dict[str, Any]:
+def _options(path: Path, threads: int, parallel: int) -> dict[str, Any]:
     return {"model": "m", "path": str(path), "threads": threads, "devices": [],
-            "parallel": REQUESTS, "context": 2048, "kv_tokens": 4096}  # fmt: skip
+            "parallel": parallel, "context": 2048, "kv_tokens": 256 * parallel}  # fmt: skip
 
 
 async def measure(path: Path, threads: int, vocab_size: int, rounds: int) -> dict[str, float]:
     """All figures of one model: tokens a second, the median of some rounds."""
     asked = prompts(vocab_size)
     found: dict[str, list[float]] = {}
-    for name, place in (("engine", engine), ("worker", worker)):
-        async with place(path, threads) as ask:
-            await rate(ask, asked[:2], 2)
+    for name, opened in (("engine", engine), ("worker", worker)):
+        async with opened(path, threads) as place:
+            await rate(place, asked[:2], 2)
             for turn in range(rounds):
                 for clients in (1, REQUESTS):
                     # Another first token, so that nothing of it is cached.
                     fresh = [[turn, clients, *prompt[2:]] for prompt in asked]
                     fresh = fresh if clients > 1 else fresh[:ALONE]
-                    figure = await rate(ask, fresh, clients)
+                    figure = await rate(place, fresh, clients)
                     found.setdefault(f"{name}, {clients} at once", []).append(figure)
     figures = {name: statistics.median(values) for name, values in found.items()}
     # A small model is quicker on one thread; it gets what suits it best, as ours does.

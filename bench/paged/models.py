@@ -54,6 +54,9 @@ class Shape:
 
 LLAMA_100M = Shape(768, 2048, 12, 12, 4, 32000, tie_word_embeddings=True)
 LLAMA_8B = Shape(4096, 14336, 32, 32, 8, 128256)
+NEXT_TO_NOTHING = Shape(
+    64, 128, 2, 4, 2, 1024, tie_word_embeddings=True
+)  # what it takes is the host's
 TINY = Shape(256, 512, 4, 4, 2, 1024, tie_word_embeddings=True)
 
 
