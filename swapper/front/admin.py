@@ -16,7 +16,7 @@ from swapper.core.registry import ModelSpec
 from swapper.core.worker import WorkerState
 from swapper.errors import BadRequest, ConfigError, Unavailable
 from swapper.front.answer import Answer
-from swapper.front.capture import Capture, listed
+from swapper.front.capture import Capture, Limits, listed
 from swapper.front.cards import Card, context_of, sees
 from swapper.front.dialects.anthropic.models import model_entry, model_list
 from swapper.front.keys import holder, visible
@@ -132,34 +132,39 @@ class Admin:
         return json_response(await self._state())
 
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The state as server-sent events: at once, every second, and whenever a worker comes or goes."""
+        """The state as server-sent events: at once, every second, and whenever a worker comes or goes.
+
+        The first has all of the last requests, each other one those that are new since the one before.
+        """
+        known, metrics = 0, self._metrics.metrics
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         answer = Answer(request, 200, "OK", headers, is_events=True)
         with self._following(answer):
             while request.transport is not None:
-                event = b"data: " + msgspec.json.encode(await self._state()) + b"\n\n"
+                event = b"data: " + msgspec.json.encode(await self._state(known)) + b"\n\n"
+                known = metrics.num_ended
                 if answer.send(event):
                     await answer.drain()
                 await self._dispatcher.changed(STATE_EVERY_S)
         return answer
 
-    async def _state(self) -> dict[str, object]:
+    async def _state(self, since: int = 0) -> dict[str, object]:
         tokens = await self._metrics.generated()
         dispatcher, metrics = self._dispatcher, self._metrics.metrics
         return {
             **state(dispatcher.snapshot(), dispatcher.registry, metrics, tokens),
-            **self._requests(),
+            **self._requests(since),
         }
 
-    def _requests(self) -> dict[str, object]:
-        capture, limits = self._capture, self._capture.limits
-        summaries = capture.summaries()
-        kept = {"requests": len(summaries), "bytes": capture.size}
-        if limits is not None:
-            kept |= {"most_requests": limits.requests, "most_bytes": limits.memory}
+    def _requests(self, since: int = 0) -> dict[str, object]:
+        """Those behind number `since`. Of the ones before, `oldest_request` is the first that is still
+        told of, and `oldest` of `capture` the first that is still kept."""
+        metrics, capture = self._metrics.metrics, self._capture
         return {
-            "capture": None if limits is None else kept,
-            "requests": listed(self._metrics.metrics, summaries),
+            "capture": None if capture.limits is None else _kept(capture, capture.limits),
+            "requests": listed(metrics, capture.summaries(since), since),
+            "requests_since": since,
+            "oldest_request": metrics.num_ended - len(metrics.recent) + 1,
         }
 
     async def requests(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -350,6 +355,16 @@ class Admin:
         """End the streams that would never end by themselves."""
         for task in self._followers:
             task.cancel()
+
+
+def _kept(capture: Capture, limits: Limits) -> dict[str, object]:
+    return {
+        "requests": len(capture),
+        "bytes": capture.size,
+        "oldest": capture.oldest,
+        "most_requests": limits.requests,
+        "most_bytes": limits.memory,
+    }
 
 
 def _log_line(line: LogLine, model: str | None) -> str:

@@ -167,6 +167,9 @@ class Capture:
         self._kept: deque[Exchange] = deque()  # the newest last
         self._size = 0
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     @property
     def size(self) -> int:
         """Bytes, about."""
@@ -210,9 +213,14 @@ class Capture:
         """The request of that number, if it was kept."""
         return next((it for it in reversed(self._kept) if it.number == number), None)
 
-    def summaries(self) -> dict[int, Json]:
-        """Of all that are kept, by number."""
-        return {exchange.number: exchange.summary() for exchange in self._kept}
+    @property
+    def oldest(self) -> int | None:
+        """The number of the first request that is kept."""
+        return self._kept[0].number if self._kept else None
+
+    def summaries(self, since: int = 0) -> dict[int, Json]:
+        """Of those that are kept behind number `since`, by number."""
+        return {kept.number: kept.summary() for kept in self._kept if kept.number > since}
 
     # ------------------------------------------------------------ inside
 
@@ -283,9 +291,9 @@ def _plain(data: bytes, encoding: str, limit: int) -> bytes:
         return data
 
 
-def listed(metrics: Metrics, summaries: Mapping[int, Json]) -> list[Json]:
-    """The last requests, the newest last; those that were kept with what their answers say of themselves."""
-    first = metrics.num_ended - len(metrics.recent) + 1
+def listed(metrics: Metrics, summaries: Mapping[int, Json], since: int = 0) -> list[Json]:
+    """The last requests behind number `since`, the newest last; those that were kept with what their
+    answers say of themselves."""
     return [
         {
             "number": number,
@@ -294,7 +302,7 @@ def listed(metrics: Metrics, summaries: Mapping[int, Json]) -> list[Json]:
             "is_kept": number in summaries,
             **summaries.get(number, NOTHING),
         }
-        for number, told in enumerate(metrics.recent, first)
+        for number, told in metrics.told(since)
     ]
 
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from swapper.core.worker import WorkerState
 from swapper.front.call import Call
@@ -87,6 +87,12 @@ class Metrics:
     last_worker: dict[str, str] = field(default_factory=dict)
     active: int = 0
     num_ended: int = 0
+
+    def told(self, since: int = 0) -> Iterable[tuple[int, Told]]:
+        """The last requests behind number `since`, each with its own; the newest last."""
+        first = self.num_ended - len(self.recent) + 1
+        known = max(0, since - first + 1)
+        return enumerate(islice(self.recent, known, None), first + known)
 
     def ended(self, call: Call, now: float) -> None:
         """A request is over; `now` on the clock of `call.started`. Its model is a configured name, or

@@ -243,7 +243,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
         )
     },
     "/swapper/v1/state": {"get": Route("Devices, models, the last requests")},
-    "/swapper/v1/events": {"get": Route("The same, again and again", answers={200: (EVENTS,)})},
+    "/swapper/v1/events": {"get": Route("The same whenever it changes; of the requests, the new ones", answers={200: (EVENTS,)})},
     "/swapper/v1/requests": {
         "get": Route("The last requests, and how much of them is kept"),
         "delete": Route("Forget what is kept of them"),

@@ -167,6 +167,7 @@ async def test_no_more_than_so_many_and_so_much(house: House) -> None:
         True,
         True,
     ]
+    assert (await house.ask("GET", REQUESTS)).json["capture"]["oldest"] == 3  # type: ignore[index]
     assert (await house.ask("GET", f"{REQUESTS}/2")).status == 404
     await house.chat(json.dumps({"model": "tiny", "prompt": "é" * 30_000}).encode())
     told = await kept(house, 6)
@@ -193,6 +194,7 @@ async def test_it_can_be_forgotten(house: House, how: str) -> None:
         house.front.set_capture(None)
         house.front.set_capture(Limits())
     assert (await house.ask("GET", f"{REQUESTS}/1")).status == 404
+    assert (await house.ask("GET", REQUESTS)).json["capture"]["oldest"] is None  # type: ignore[index]
     await house.chat()
     assert [request["is_kept"] for request in await listed(house)] == [False, True]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from swapper.core.worker import WorkerState
 from swapper.errors import RefusalKind, Unavailable
 from swapper.front.cards import context_of
 from swapper.front.keys import ApiKey
+from swapper.front.metrics import RECENT
 from swapper.runtime.endpoint import Endpoint
 from swapper.runtime.placement import WorkerFacts
 from swapper.runtime.views import DeviceView, Snapshot, WorkerView
@@ -456,6 +459,55 @@ async def test_the_state_is_streamed_until_the_end(house: House) -> None:
     assert await house.front.close(PATIENCE_S)
     assert [piece async for piece in pieces] == []
     house.front = None
+
+
+class Follower:
+    """Reads the stream of states as a page does."""
+
+    def __init__(self, house: House, pieces: AsyncIterator[bytes]) -> None:
+        self.house = house
+        self.pieces = pieces
+        self.seen: list[int] = []  # numbers of requests, as they came
+        self.oldest = 0
+
+    @classmethod
+    async def of(cls, house: House) -> Follower:
+        client = await house.client()
+        await client.begin("GET", "/swapper/v1/events")
+        _, headers = await client.head()
+        follower = cls(house, client.pieces(headers))
+        await follower.read()
+        return follower
+
+    async def read(self) -> None:
+        told = json.loads((await anext(self.pieces)).removeprefix(b"data: "))
+        assert told["requests_since"] == (self.seen[-1] if self.seen else 0)
+        self.seen += [request["number"] for request in told["requests"]]
+        self.oldest = told["oldest_request"]
+
+    async def read_until(self, number: int) -> None:
+        while number not in self.seen:
+            async with self.house.dispatcher.news:
+                self.house.dispatcher.news.notify_all()
+            await self.read()
+
+
+async def test_each_request_is_streamed_once(house: House) -> None:
+    await house.worker()
+    await house.chat()
+    first = await Follower.of(house)
+    assert (first.seen, first.oldest) == ([1], 1)
+    for _ in range(2):
+        await house.chat()
+    await first.read_until(3)
+    second = await Follower.of(house)
+    for _ in range(RECENT):
+        await house.chat()
+    for follower in (first, second):
+        await follower.read_until(RECENT + 3)
+        assert follower.seen == [*range(1, RECENT + 4)]
+        assert follower.oldest == 4
+    assert (await Follower.of(house)).seen == [*range(4, RECENT + 4)]
 
 
 # ---------------------------------------------------------------- listening and the end

@@ -191,6 +191,18 @@ def test_says_that_nothing_is_kept(unkept: Swapper, visit: Visits) -> None:
     expect(dialog.get_by_role("region", name="Asked")).not_to_be_attached()
 
 
+def test_requests_are_listed_once_the_newest_first(unkept: Swapper, visit: Visits) -> None:
+    unkept.chat("quick")
+    page = visit(unkept.url)
+    rows = page.locator(".requests li")
+    expect(rows).to_have_count(1)
+    for count in (2, 3):
+        unkept.chat("quick")
+        expect(rows).to_have_count(count)
+    numbers = rows.evaluate_all("rows => rows.map((row) => row.dataset.number)")
+    assert numbers == ["3", "2", "1"]
+
+
 def test_shows_what_is_lent(url: str, visit: Visits) -> None:
     page = visit(url)
     loan = httpx.post(f"{url}/lease", json={"host": "1GiB", "for": "1m"}, timeout=30).json()[

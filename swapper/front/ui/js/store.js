@@ -1,9 +1,10 @@
 /* All that the page knows, in one place. Views read it and are told when it has changed. */
 
 import { History, WINDOW_S } from "./history.js";
+import { recent } from "./recent.js";
 
 export class Store {
-  snapshot = null; // the last state that the server told
+  snapshot = null; // the last state that the server told, with all of the last requests
   decisions = []; // newest first
   history = new History();
   span_s = WINDOW_S; // how far back timeline and plots go
@@ -15,9 +16,10 @@ export class Store {
     this.#listeners.push(listener);
   }
 
-  observe(snapshot) {
-    this.snapshot = snapshot;
-    this.history.observe(snapshot);
+  /** A state as the server tells it. */
+  observe(told) {
+    this.snapshot = { ...told, requests: recent(this.snapshot?.requests ?? [], told) };
+    this.history.observe(this.snapshot);
     this.link = { state: "live", detail: "" };
     this.#tell();
   }

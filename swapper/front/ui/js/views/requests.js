@@ -22,7 +22,7 @@ export function mountRequests(section, store, api, inspector) {
     const isOpen = more.getAttribute("aria-expanded") === "true";
     const shown = isOpen ? all : all.slice(0, SHOWN);
     const longest = Math.max(0.001, ...shown.map((request) => request.total_s));
-    keyed(list, shown, (request) => request.number, () => requestRow(inspector));
+    keyed(list, shown, ({ number, at }) => `${number} ${at}`, () => requestRow(inspector));
     for (const row of list.children) row.style.setProperty("--longest", longest);
     empty.hidden = all.length > 0;
     key.hidden = all.length === 0;
