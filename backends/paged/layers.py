@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,30 +85,8 @@ class Mlp(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(activate(self.gate_up(x), self.activation))  # type: ignore[no-any-return]
-
-
-def activate(x: Tensor, activation: Activation) -> Tensor:
-    """What follows the first product of an MLP; gated, x holds gate and up one after the other."""
-    if not activation.is_gated:
-        return ACTIVATIONS[activation.kind](x)
-    if activation.kind in ("silu", "gelu_tanh"):
-        return kernels.gated(x, activation.kind)
-    gate, up = x.chunk(2, dim=-1)
-    if activation.kind == "clamped_swiglu":
-        gate = gate.clamp(max=activation.limit)
-        up = up.clamp(-activation.limit, activation.limit)
-        return gate * torch.sigmoid(gate * activation.alpha) * (up + 1)
-    return ACTIVATIONS[activation.kind](gate) * up
+        return self.down(kernels.activate(self.gate_up(x), self.activation))  # type: ignore[no-any-return]
 
 
 def softcapped(x: Tensor, cap: float) -> Tensor:
     return torch.tanh(x / cap) * cap if cap else x
-
-
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu2": lambda x: F.relu(x).square(),
-}

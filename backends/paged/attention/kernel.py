@@ -297,7 +297,7 @@ def _store(
 def _find_tile(query_starts, num_sequences, tile, TOKENS: tl.constexpr):
     """The sequence that a tile belongs to, and the tile's first token in it. Sequence i has its tiles
     from query_starts[i] // TOKENS + i on: never too few, at times one that is empty."""
-    low, high = 0, num_sequences
+    low, high = tile * 0, num_sequences
     while high - low > 1:
         middle = (low + high) // 2
         if tl.load(query_starts + middle) // TOKENS + middle <= tile:

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from backends.paged.device import runs_triton
 from backends.paged.kernels import reference
+from backends.paged.kernels.routes import Routes
+from backends.paged.spec import Activation
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False) -> Tensor:
@@ -28,16 +30,57 @@ def add_rms_norm(
     return reference.add_rms_norm(residual, x, weight, eps, unit_offset=unit_offset)
 
 
-def gated(x: Tensor, kind: str) -> Tensor:
-    """The activation of the first half of x, [T, 2 * width], times the second half: [T, width].
-
-    `kind` is `silu` or `gelu_tanh`.
-    """
-    if runs_triton(x):
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """What follows the first product of an MLP; gated, x, [T, 2 * width], holds gate and up one after the
+    other and becomes [T, width]."""
+    if runs_triton(x) and activation.is_gated and activation.kind in ("silu", "gelu_tanh"):
         from backends.paged.kernels import fused
 
-        return fused.gated(x, kind)
-    return reference.gated(x, kind)
+        return fused.gated(x, activation.kind)
+    return reference.activate(x, activation)
+
+
+def route(scores: Tensor, per_token: int, *, normalized: bool) -> Routes:
+    """The `per_token` experts of each token that a router scores highest, out of `scores` [T, count].
+
+    Shares are a softmax over all scores, in float32; `normalized`: over those of the chosen experts.
+    """
+    if runs_triton(scores):
+        from backends.paged.kernels import routing
+
+        return routing.route(scores, per_token, normalized=normalized)
+    return reference.route(scores, per_token, normalized=normalized)
+
+
+def expert_products(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    routes: Routes,
+    activation: Activation | None = None,
+) -> Tensor:
+    """Each pair's row of x with its expert's `weight` [count, out, in] and `bias` [count, out], and
+    `activation` after it: [pairs, out], half as wide where that is gated.
+
+    x [rows, in] has a row for each pair or for each token, the same one for all pairs of a token.
+    """
+    if runs_triton(x):
+        from backends.paged.kernels import grouped
+
+        return grouped.expert_products(x, weight, bias, routes, activation)
+    return reference.expert_products(x, weight, bias, routes, activation)
+
+
+def combine(by_pair: Tensor, shares: Tensor) -> Tensor:
+    """The sum over each token's pairs, [T * per_token, width], by their `shares` [T, per_token]: [T, width].
+
+    In a fixed order, so that a batch computed twice gives the same bits.
+    """
+    if runs_triton(by_pair):
+        from backends.paged.kernels import grouped
+
+        return grouped.combine(by_pair, shares)
+    return reference.combine(by_pair, shares)
 
 
 def rotate_and_store(

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.paged.kernels.activation import gelu_tanh, silu
+
 GATED_TILE = 1024  # values of one program
 
 
@@ -52,7 +54,7 @@ def _launch_norm(
 
 
 def gated(x: Tensor, kind: str) -> Tensor:
-    """See `backends.paged.kernels.gated`."""
+    """Of `backends.paged.kernels.activate`: gated `silu` or `gelu_tanh`."""
     if kind not in ("silu", "gelu_tanh"):
         raise ValueError(f"no gated activation is called {kind}")
     x = x.contiguous()
@@ -121,10 +123,7 @@ def _gated(x, out, width, IS_SILU: tl.constexpr, TILE: tl.constexpr):
     is_value = i < width
     gate = tl.load(x + token * 2 * width + i, mask=is_value, other=0.0).to(tl.float32)
     up = tl.load(x + token * 2 * width + width + i, mask=is_value, other=0.0).to(tl.float32)
-    if IS_SILU:
-        gate = gate * tl.sigmoid(gate)
-    else:  # gelu by tanh, which is a sigmoid of twice the argument
-        gate = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
+    gate = silu(gate) if IS_SILU else gelu_tanh(gate)
     tl.store(out + token * width + i, (gate * up).to(out.dtype.element_ty), mask=is_value)
 
 
