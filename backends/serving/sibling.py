@@ -69,7 +69,8 @@ def show_as(argv: Sequence[str], env: Mapping[str, str]) -> None:
     """Make `argv` our command line and `env` our environment, for us and for those who look into /proc.
 
     What does not fit into the room that the kernel made when this program started is not shown; the
-    first of `env` goes first.
+    first of `env` goes first. What is left of the room shows as empty arguments at the end: it could be
+    given up only by the privileged, or along with the ends of the heap and all else (prctl(2), PR_SET_MM).
     """
     os.environ.clear()  # nothing points any more to where the new one is written
     os.environ.update(env)
