@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from backends.serving.engine import CanSleep, EngineError
-from tests.paged.checkpoints import write_checkpoint
 from tests.serving.engine_client import EngineClient
 
 OpenEngine = Callable[..., Any]
@@ -550,42 +549,6 @@ async def test_closing_ends_what_is_in_flight(tiny: Path, open_engine: OpenEngin
         reader = await EngineClient(engine).start("hello", 1900)
     with pytest.raises(EngineError, match="unloaded"):
         await reader
-
-
-@pytest.mark.parametrize(
-    ("mode", "pooling"),
-    [
-        ("pooling_mode_mean_tokens", "mean"),
-        ("pooling_mode_lasttoken", "last"),
-        ("pooling_mode_cls_token", "cls"),
-    ],
-)
-@in_order_and_overlapping
-async def test_embeddings_as_the_checkpoint_pools(
-    tmp_path: Path, open_engine: OpenEngine, mode: str, pooling: str, overlaps: bool
-) -> None:
-    path = write_checkpoint(tmp_path / "m", pooling=mode)
-    async with open_engine(path, parallel=4, batch=16, overlaps=overlaps) as engine:
-        assert "embeddings" in engine.info.capabilities
-        inputs = [EngineClient(engine).encode(prompt) for prompt in PROMPTS]
-        vectors = await engine.embed(inputs)
-        again = [(await engine.embed([tokens]))[0] for tokens in inputs]
-        hidden = [_hidden(engine, tokens) for tokens in inputs]
-    for vector, other, rows in zip(vectors, again, hidden, strict=True):
-        pooled = {"mean": rows.mean(0), "last": rows[-1], "cls": rows[0]}[pooling]
-        pooled = torch.nn.functional.normalize(pooled, dim=0)
-        torch.testing.assert_close(torch.tensor(vector), pooled, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(torch.tensor(other), pooled, atol=1e-4, rtol=1e-4)
-
-
-def _hidden(engine: Any, tokens: list[int]) -> torch.Tensor:
-    """The model's hidden states of a text, computed at once."""
-    from backends.paged.scheduler import Chunk
-    from backends.paged.sequence import Sequence
-
-    sequence = Sequence(0, tokens, 0)
-    sequence.blocks, sequence.seat = list(range(40)), 0
-    return engine._stepper.runner.run([Chunk(sequence, 0, len(tokens))])
 
 
 async def test_metrics_carry_vllms_names(tiny: Path, open_engine: OpenEngine) -> None:
