@@ -26,11 +26,6 @@ class BlockManager:
     def num_used(self) -> int:
         return self.num_blocks - len(self._free)
 
-    @property
-    def num_cached(self) -> int:
-        """Blocks whose contents a new sequence may take over."""
-        return len(self._digest_of)
-
     def allocate(self, count: int) -> list[int]:
         """`count` blocks with nothing of use in them, each with one owner. There must be so many."""
         return [self._take_oldest() for _ in range(count)]
@@ -67,7 +62,7 @@ class BlockManager:
 
     def publish(self, block: int, digest: bytes) -> None:
         """`block` is computed and full, and holds what `digest` names."""
-        if digest not in self._by_digest and block not in self._digest_of:
+        if digest not in self._by_digest:
             self._by_digest[digest] = block
             self._digest_of[block] = digest
 

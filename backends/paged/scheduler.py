@@ -20,7 +20,7 @@ from bisect import insort
 from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 from backends.paged.block_manager import BlockManager
 from backends.paged.sequence import BLOCK_SIZE, Sequence
@@ -53,8 +53,7 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.num_preempted = 0
-        self._seats = list(range(max_running))
-        heapify(self._seats)
+        self._seats = list(range(max_running))  # free, as a heap
 
     @property
     def has_work(self) -> bool:
@@ -177,6 +176,8 @@ class Scheduler:
         """Raise AssertionError where the books do not agree with each other."""
         self.blocks.check_integrity(sequence.blocks for sequence in self.running)
         assert not any(sequence.is_running or sequence.blocks for sequence in self.waiting)
+        for sequences in (self.waiting, self.running):
+            assert sequences == sorted(sequences, key=_arrival)
         seats = [sequence.seat for sequence in self.running]
         assert None not in seats
         assert not set(seats) & set(self._seats)

@@ -68,6 +68,17 @@ def test_one_text_in_two_blocks_is_remembered_once() -> None:
     assert blocks.find([b"same"]) == [first]
 
 
+def test_what_is_forgotten_is_never_taken_over() -> None:
+    blocks = BlockManager(3)
+    _, digests = published(blocks, 2)
+    held = blocks.allocate(1)
+    blocks.publish(held[0], b"held")
+    blocks.forget()
+    blocks.check_integrity([held])
+    assert blocks.find(digests) == blocks.find([b"held"]) == []
+    assert blocks.num_used == 1
+
+
 @given(
     st.lists(st.integers(0, 3), max_size=60),
     st.lists(st.integers(0, 3), max_size=60),

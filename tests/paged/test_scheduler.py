@@ -168,6 +168,26 @@ def test_the_youngest_goes_back_and_everybody_finishes() -> None:
     assert machine.scheduler.blocks.num_free == 8
 
 
+def test_who_finds_no_room_is_not_overtaken() -> None:
+    machine = Machine(8)
+    for serial, length in enumerate([60, 80, 5]):
+        machine.scheduler.add(Sequence(serial, [serial] * length, 10))
+    machine.step()
+    assert [sequence.serial for sequence in machine.scheduler.running] == [0]
+    machine.run()
+    assert machine.finished[0].serial == 0
+
+
+def test_who_is_sent_back_goes_before_those_who_came_later() -> None:
+    machine = Machine(64, max_running=1)
+    for serial in range(3):
+        machine.scheduler.add(Sequence(serial, [serial] * 20, 10))
+    machine.step()
+    machine.scheduler.preempt(machine.scheduler.running[0])
+    machine.run()
+    assert [sequence.serial for sequence in machine.finished] == [0, 1, 2]
+
+
 def test_a_sequence_as_large_as_the_cache_finishes_beside_others() -> None:
     machine = Machine(8)
     machine.scheduler.add(Sequence(0, [3] * 20, 40))
