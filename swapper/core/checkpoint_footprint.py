@@ -15,6 +15,7 @@ nearly all of it with its parent and the other workers: it adds 30 MB of its own
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,16 @@ GPU_BUILD_BYTES = 320 * MIB  # what a torch built for CUDA takes more, though no
 VOCABULARY_ENTRY_BYTES = 600  # of a tokenizer in memory
 BLOCK_TOKENS = 16  # KV is taken in such steps
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LARGEST = 1 << 40
+_NEVER_LOADED = re.compile(r"(^|\.)(vision_tower|multi_modal_projector)\.|rotary_emb\.inv_freq$")
+# Gemma 3 is published without what was the usual in its authors' code.
+_LEFT_OUT = {
+    "vocab_size": 262208,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131072,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +83,10 @@ def read_checkpoint_shape(
     config: Mapping[str, Any], tensors: Iterable[StoredTensor]
 ) -> CheckpointShape:
     """The facts of config.json and headers. What they do not say counts as nothing."""
-    inner = config.get("text_config")
-    facts: Mapping[str, Any] = {**config, **inner} if isinstance(inner, dict) else config
+    facts = _facts(config)
 
     def number(*keys: str) -> int:
-        return next((int(v) for k in keys if isinstance(v := facts.get(k), int | float)), 0)
+        return next((size for key in keys if (size := int(_number(facts.get(key))))), 0)
 
     heads = number("num_attention_heads")
     head_dim = number("head_dim") or (number("hidden_size") // heads if heads else 0)
@@ -86,11 +96,11 @@ def read_checkpoint_shape(
     if experts:
         inner_size = max(inner_size, experts * (number("moe_intermediate_size") or inner_size))
     return CheckpointShape(
-        weights=sum(map(_elements, tensors)),
+        weights=sum(_elements(tensor) for tensor in tensors if _is_loaded(tensor.name, facts)),
         kv_per_token=2 * number("num_hidden_layers") * kv_heads * head_dim,
         step_per_token=3 * inner_size + 6 * number("hidden_size") + 3 * heads * head_dim,
         vocabulary=number("vocab_size"),
-        trained_context=number("max_position_embeddings"),
+        trained_context=_trained_context(facts),
         dtype=_dtype(facts),
     )
 
@@ -136,6 +146,38 @@ def _size(shape: CheckpointShape, plan: CheckpointPlan, on_gpu: bool) -> int:
     if plan.dtype != "auto":
         return SIZES[plan.dtype]
     return SIZES.get(shape.dtype, 2) if on_gpu else 4
+
+
+def _facts(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What config.json says of the language model, which may be one part of several."""
+    inner = config.get("text_config")
+    facts = {**config, **inner} if isinstance(inner, dict) else config
+    left_out = _LEFT_OUT if facts.get("model_type") == "gemma3_text" else {}
+    return {**left_out, **facts}
+
+
+def _number(value: object) -> float:
+    """The value, if it is a size that can be; 0 if not."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 < value < _LARGEST else 0  # type: ignore[operator,return-value]
+
+
+def _trained_context(facts: Mapping[str, Any]) -> int:
+    """In tokens. Yarn stretches it, whether or not `max_position_embeddings` was raised with it."""
+    longest = int(_number(facts.get("max_position_embeddings")))
+    rope = facts.get("rope_scaling") or facts.get("rope_parameters")
+    if not isinstance(rope, dict) or "yarn" not in (rope.get("rope_type"), rope.get("type")):
+        return longest
+    key = "original_max_position_embeddings"
+    trained = _number(facts.get(key)) or _number(rope.get(key)) or longest
+    return max(longest, int(min(trained * _number(rope.get("factor")), _LARGEST)))
+
+
+def _is_loaded(name: str, facts: Mapping[str, Any]) -> bool:
+    """Not what sees, nor a head that is the embedding once more."""
+    if name.endswith("lm_head.weight"):
+        return facts.get("tie_word_embeddings") is not True
+    return not _NEVER_LOADED.search(name)
 
 
 def _elements(tensor: StoredTensor) -> int:

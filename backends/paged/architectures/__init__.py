@@ -31,6 +31,7 @@ ARCHITECTURES: Mapping[str, Callable[[Config], tuple[ModelSpec, Names]]] = {
     "GptOssForCausalLM": gpt_oss.gpt_oss,
     "GraniteForCausalLM": llama.granite,
     "LlamaForCausalLM": llama.llama,
+    "Mistral3ForConditionalGeneration": llama.mistral_beside_images,
     "MistralForCausalLM": llama.mistral,
     "MixtralForCausalLM": mixtral.mixtral,
     "Olmo2ForCausalLM": olmo.olmo2,
@@ -44,6 +45,7 @@ ARCHITECTURES: Mapping[str, Callable[[Config], tuple[ModelSpec, Names]]] = {
     "Starcoder2ForCausalLM": starcoder2.starcoder2,
 }
 
+QUANTISATION = ("quantization_config", "compression_config", "quantization")  # old names, and MLX's
 UNSUPPORTED = ("use_bidirectional_attention", "is_encoder_decoder", "add_cross_attention")
 
 
@@ -72,7 +74,10 @@ def _refuse_features(config: Config, name: str) -> None:
     for key in UNSUPPORTED:
         if config.flag(key):
             raise EngineError("unsupported", f"{config.name}: {key} is not supported")
-    if "quantization_config" in config:
-        method = config.nested("quantization_config").text("quant_method", "unknown")
-        if (name, method) != ("GptOssForCausalLM", "mxfp4"):
-            raise EngineError("unsupported", f"{name} quantised by {method} is not supported")
+    if not config.flag("is_causal", True):
+        raise EngineError("unsupported", f"{config.name}: attention both ways is not supported")
+    for key in QUANTISATION:
+        if key in config:
+            method = config.nested(key).text("quant_method", "unknown")
+            if (name, method) != ("GptOssForCausalLM", "mxfp4"):
+                raise EngineError("unsupported", f"{name} quantised by {method} is not supported")

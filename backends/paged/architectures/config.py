@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from backends.serving.engine import EngineError
 
-MAX_INTEGER = 1 << 31
+MAX_INTEGER = 1 << 24  # so that no product of a few of them overflows
+MAX_NUMBER = 1e30
 
 
 class Config:
@@ -26,15 +26,24 @@ class Config:
         value = self._get(key, default)
         if type(value) is float and value.is_integer():
             value = int(value)
-        if type(value) is not int or not (0 < value < MAX_INTEGER or value == default):
+        if type(value) is not int or not (value > 0 or value == default):
             raise self.wrong(key, "a positive integer")
+        if value > MAX_INTEGER:
+            raise self.wrong(key, f"at most {MAX_INTEGER}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._get(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -MAX_NUMBER < value < MAX_NUMBER:
             raise self.wrong(key, "a number")
         return float(value)
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A number above nought."""
+        value = self.number(key, default)
+        if value < 1 / MAX_NUMBER:
+            raise self.wrong(key, "a number above nought")
+        return value
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self._get(key, default)

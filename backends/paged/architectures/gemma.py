@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from backends.paged.architectures.common import (
+    IMAGES,
     LLAMA,
     activation,
+    language_model,
     layers,
     llama_like,
     rope,
@@ -23,7 +25,7 @@ SANDWICH = {
     "mlp_post_norm": ("post_feedforward_layernorm",),
 }
 NAMES = Names(SANDWICH)
-BESIDE_IMAGES = Names(SANDWICH, ignored=(r"(^|\.)vision_tower\.", r"(^|\.)multi_modal_projector\."))
+BESIDE_IMAGES = Names(SANDWICH, ignored=IMAGES)
 
 # Published files leave out what is as their authors' code had it.
 GEMMA2 = {
@@ -60,7 +62,7 @@ def gemma2(config: Config) -> tuple[ModelSpec, Names]:
 def gemma3(config: Config) -> tuple[ModelSpec, Names]:
     """Layers with a window have a rope of their own, which is never stretched."""
     config = config.over(GEMMA3)
-    every = config.integer("sliding_window_pattern", 6)
+    every = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 6))
     sizes = windows(config, lambda layer: (layer + 1) % every != 0)
     local = config.but(rope_scaling=None, rope_theta=config.number("rope_local_base_freq"))
     spec = _spec(
@@ -75,16 +77,14 @@ def gemma3(config: Config) -> tuple[ModelSpec, Names]:
 
 def gemma3_beside_images(config: Config) -> tuple[ModelSpec, Names]:
     """The language model of one that also sees."""
-    is_tied = config.flag("tie_word_embeddings", True)
-    inner = config.nested("text_config").over({"tie_word_embeddings": is_tied})
-    return gemma3(inner.but(architecture=config.text("architecture")))[0], BESIDE_IMAGES
+    return gemma3(language_model(config, "gemma3_text", is_tied=True))[0], BESIDE_IMAGES
 
 
 def _spec(config: Config, **differences: Any) -> ModelSpec:
     bias = config.flag("attention_bias")
     return llama_like(
         config,
-        norm=NormSpec(eps=config.number("rms_norm_eps"), unit_offset=True),
+        norm=NormSpec(eps=config.positive("rms_norm_eps"), unit_offset=True),
         activation=Activation(activation(config, "hidden_activation")),
         embedding_scale=config.integer("hidden_size") ** 0.5,
         qkv_bias=bias,
@@ -97,7 +97,7 @@ def _spec(config: Config, **differences: Any) -> ModelSpec:
 def _from_second(config: Config) -> dict[str, Any]:
     return {
         "norm_placement": "sandwich",
-        "attention_scale": config.number("query_pre_attn_scalar") ** -0.5,
+        "attention_scale": config.positive("query_pre_attn_scalar") ** -0.5,
         "attention_softcap": config.number("attn_logit_softcapping", 0.0),
         "logits_softcap": config.number("final_logit_softcapping", 0.0),
     }

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from backends.paged import mxfp4
-from backends.paged.architectures.common import LLAMA, layers, llama_like, rope, windows
+from backends.paged.architectures.common import LLAMA, experts, layers, llama_like, rope, windows
 from backends.paged.architectures.config import Config
-from backends.paged.spec import Activation, ExpertsSpec, ModelSpec
+from backends.paged.spec import Activation, ModelSpec
 from backends.paged.weights import Names, Read, Rows, Shape, Wanted
 
 THETA = 150000.0
@@ -38,12 +38,12 @@ def gpt_oss(config: Config) -> tuple[ModelSpec, Names]:
         layers=layers(config, sizes, has_experts=True),
         activation=Activation(
             "clamped_swiglu",
-            limit=config.number("swiglu_limit", 7.0),
+            limit=config.positive("swiglu_limit", 7.0),
             alpha=config.number("swiglu_alpha", 1.702),
         ),
-        experts=ExpertsSpec(
-            count=config.integer("num_local_experts"),
-            per_token=config.integer("num_experts_per_tok"),
+        experts=experts(
+            config,
+            config.integer("num_local_experts"),
             intermediate_size=config.integer("intermediate_size"),
             router_bias=True,
             bias=True,

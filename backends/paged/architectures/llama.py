@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from backends.paged.architectures.common import (
+    IMAGES,
     LLAMA,
+    language_model,
     layers,
     llama_like,
     num_layers,
@@ -16,6 +18,7 @@ from backends.paged.spec import LayerSpec, ModelSpec
 from backends.paged.weights import Names
 
 NAMES = Names(LLAMA)
+BESIDE_IMAGES = Names(LLAMA, ignored=IMAGES)
 
 
 def llama(config: Config) -> tuple[ModelSpec, Names]:
@@ -26,6 +29,11 @@ def llama(config: Config) -> tuple[ModelSpec, Names]:
 
 def mistral(config: Config) -> tuple[ModelSpec, Names]:
     return llama_like(config, layers=layers(config, window_everywhere(config))), NAMES
+
+
+def mistral_beside_images(config: Config) -> tuple[ModelSpec, Names]:
+    """The language model of one that also sees."""
+    return mistral(language_model(config, "mistral", is_tied=False))[0], BESIDE_IMAGES
 
 
 def seed_oss(config: Config) -> tuple[ModelSpec, Names]:
@@ -45,10 +53,10 @@ def granite(config: Config) -> tuple[ModelSpec, Names]:
         qkv_bias=bias,
         out_bias=bias,
         mlp_bias=config.flag("mlp_bias"),
-        attention_scale=config.number("attention_multiplier", 1.0),
-        embedding_scale=config.number("embedding_multiplier", 1.0),
-        residual_scale=config.number("residual_multiplier", 1.0),
-        logits_scale=1.0 / config.number("logits_scaling", 1.0),
+        attention_scale=config.positive("attention_multiplier", 1.0),
+        embedding_scale=config.positive("embedding_multiplier", 1.0),
+        residual_scale=config.positive("residual_multiplier", 1.0),
+        logits_scale=1.0 / config.positive("logits_scaling", 1.0),
     )
     return spec, NAMES
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from backends.paged.architectures.common import (
     LLAMA,
+    experts,
     layers,
     llama_like,
     rope,
     window_everywhere,
 )
 from backends.paged.architectures.config import Config
-from backends.paged.spec import ExpertsSpec, ModelSpec
+from backends.paged.spec import ModelSpec
 from backends.paged.weights import Names
 
 EXPERT = "block_sparse_moe.experts.{e}"
@@ -29,9 +30,9 @@ def mixtral(config: Config) -> tuple[ModelSpec, Names]:
         config,
         ropes=(rope(config, theta=1000000.0),),
         layers=layers(config, window_everywhere(config), has_experts=True),
-        experts=ExpertsSpec(
-            count=config.integer("num_local_experts"),
-            per_token=config.integer("num_experts_per_tok"),
+        experts=experts(
+            config,
+            config.integer("num_local_experts"),
             intermediate_size=config.integer("intermediate_size"),
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backends.paged.architectures.common import (
     LLAMA,
+    experts,
     layers,
     llama_like,
     num_layers,
@@ -11,7 +12,7 @@ from backends.paged.architectures.common import (
     windows,
 )
 from backends.paged.architectures.config import Config
-from backends.paged.spec import ExpertsSpec, LayerSpec, ModelSpec
+from backends.paged.spec import LayerSpec, ModelSpec
 from backends.paged.weights import Names
 
 NAMES = Names(LLAMA)
@@ -57,9 +58,9 @@ def qwen3_moe(config: Config) -> tuple[ModelSpec, Names]:
             LayerSpec(window=size, has_experts=i not in dense and (i + 1) % step == 0)
             for i, size in enumerate(sizes)
         ),
-        experts=ExpertsSpec(
-            count=config.integer("num_experts", config.integer("num_local_experts", 128)),
-            per_token=config.integer("num_experts_per_tok"),
+        experts=experts(
+            config,
+            config.integer("num_experts", config.integer("num_local_experts", 128)),
             intermediate_size=config.integer("moe_intermediate_size"),
             normalized=config.flag("norm_topk_prob"),
         ),

@@ -20,7 +20,7 @@ def starcoder2(config: Config) -> tuple[ModelSpec, Names]:
     bias = config.flag("use_bias", True)
     spec = llama_like(
         config,
-        norm=NormSpec("layer", eps=config.number("norm_epsilon", 1e-5), bias=True),
+        norm=NormSpec("layer", eps=config.positive("norm_epsilon", 1e-5), bias=True),
         activation=Activation(activation(config), is_gated=False),
         qkv_bias=bias,
         out_bias=bias,
