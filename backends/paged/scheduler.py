@@ -84,10 +84,10 @@ class Scheduler:
             self._publish(chunk.sequence)
 
     def finish(self, sequence: Sequence) -> None:
-        """`sequence` is over, for whatever reason; does nothing when it was over before."""
+        """`sequence` is over, for whatever reason."""
         if sequence.is_running:
             self._stop(sequence)
-        elif sequence in self.waiting:
+        else:
             self.waiting.remove(sequence)
 
     def preempt(self, sequence: Sequence) -> None:
@@ -175,7 +175,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise AssertionError where the books do not agree with each other."""
         self.blocks.check_integrity(sequence.blocks for sequence in self.running)
-        assert not any(sequence.is_running or sequence.blocks for sequence in self.waiting)
+        assert not any(s.is_running or s.blocks or s.num_computed for s in self.waiting)
         for sequences in (self.waiting, self.running):
             assert sequences == sorted(sequences, key=_arrival)
         seats = [sequence.seat for sequence in self.running]

@@ -64,6 +64,7 @@ class Machine:
         sequence = chunk.sequence
         tokens = [*sequence.tokens, *([self.chosen[sequence]] if sequence.is_ahead else [])]
         assert chunk.end <= len(tokens)
+        assert chunk.length == 1 or chunk.end <= len(sequence.tokens), "a runner cannot do that"
         assert chunk.start == sequence.num_computed
         for position in range(chunk.end):
             cell = sequence.blocks[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
@@ -168,6 +169,14 @@ def test_the_youngest_goes_back_and_everybody_finishes() -> None:
     assert machine.scheduler.blocks.num_free == 8
 
 
+def test_what_is_shared_needs_no_room() -> None:
+    machine = Machine(8)
+    for serial in range(2):
+        machine.scheduler.add(Sequence(serial, [1] * 65, 16))
+        machine.step()
+    assert len(machine.scheduler.running) == 2
+
+
 def test_who_finds_no_room_is_not_overtaken() -> None:
     machine = Machine(8)
     for serial, length in enumerate([60, 80, 5]):
@@ -205,7 +214,7 @@ def test_a_sequence_larger_than_the_cache_is_noticed() -> None:
 
 
 @st.composite
-def _workloads(draw: st.DrawFn) -> tuple[int, list[Sequence]]:
+def _workloads(draw: st.DrawFn, longest_answer: int = 60) -> tuple[int, list[Sequence]]:
     """Some blocks, and sequences of which each has room alone; many begin alike."""
     num_blocks = draw(st.integers(4, 16))
     room = num_blocks * BLOCK_SIZE
@@ -214,7 +223,7 @@ def _workloads(draw: st.DrawFn) -> tuple[int, list[Sequence]]:
         length = draw(st.integers(1, room - 1))
         kind = draw(st.integers(0, 2))
         prompt = [kind if position < 50 else draw(st.integers(0, 1)) for position in range(length)]
-        max_tokens = draw(st.integers(1, min(60, room - length)))
+        max_tokens = draw(st.integers(1, min(longest_answer, room - length)))
         scope = draw(st.sampled_from(["", "a"]))
         sequences.append(Sequence(serial, prompt, max_tokens, scope, draw(st.booleans())))
     return num_blocks, sequences
@@ -244,9 +253,10 @@ def test_every_sequence_finishes_with_its_own_answer(
         running = machine.scheduler.running
         if running and chance.random() < 0.05:
             machine.scheduler.preempt(chance.choice(running))
-        if running and chance.random() < 0.02:
-            cancelled.add(chance.choice(running))
-            leaver = next(s for s in running if s in cancelled)
+        present = [*running, *machine.scheduler.waiting]
+        if present and chance.random() < 0.02:
+            leaver = chance.choice(present)
+            cancelled.add(leaver)
             machine.scheduler.finish(leaver)
             machine.chosen.pop(leaver, None)
         if not late and not machine.scheduler.has_work:
@@ -261,3 +271,17 @@ def test_every_sequence_finishes_with_its_own_answer(
         assert tokens == sequence.tokens
     assert machine.scheduler.blocks.num_free == num_blocks
     assert all(cdiv(s.num_tokens, BLOCK_SIZE) <= num_blocks for s in finished)
+
+
+@settings(max_examples=50, deadline=None)
+@given(_workloads(longest_answer=BLOCK_SIZE), st.integers(8, 100), st.integers(2, 6), st.booleans())
+def test_nobody_is_sent_back_whose_answer_takes_no_more_than_a_block(
+    workload: tuple[int, list[Sequence]], budget: int, max_running: int, overlaps: bool
+) -> None:
+    num_blocks, sequences = workload
+    machine = Machine(num_blocks, budget, max_running, overlaps)
+    for sequence in sequences:
+        machine.scheduler.add(sequence)
+    machine.run()
+    assert machine.scheduler.num_preempted == 0
+    assert len(machine.finished) == len(sequences)
