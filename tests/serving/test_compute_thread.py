@@ -23,6 +23,7 @@ class Counting:
         self.answers: dict[str, int] = {}
         self.cancelled: list[str] = []
         self.errors: list[str] = []
+        self.has_recovered = threading.Event()
         self.is_over = False
         self.fault: Exception | None = None
         self.deliver: Callable[[str, Progress], None] = lambda answer, progress: None
@@ -41,6 +42,7 @@ class Counting:
 
     def recover(self, error: Exception) -> None:
         self.errors.append(str(error))
+        self.has_recovered.set()
 
     def end(self) -> None:
         self.is_over = True
@@ -106,8 +108,10 @@ async def test_a_step_or_a_message_that_fails_is_not_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with opened() as (work, thread, _):
-        thread.tell(lambda: [][0])
-        await thread.ask(lambda: setattr(work, "fault", ValueError("planted")))
+        for fault in (lambda: [][0], lambda: setattr(work, "fault", ValueError("planted"))):
+            work.has_recovered.clear()
+            thread.tell(fault)
+            assert await asyncio.to_thread(work.has_recovered.wait, 10)
         assert await thread.ask(lambda: list(work.errors)) == ["list index out of range", "planted"]
     assert "planted" in capsys.readouterr().err
 
