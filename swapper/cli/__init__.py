@@ -229,6 +229,15 @@ def import_(source: str, output: str, force: bool) -> None:
     sys.exit(import_source(source, output, force))
 
 
+_added_to = click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default="config.yaml",
+    help="Add it to this file; made if it is not there.",
+)
+
+
 @main.command()
 @click.argument("repository", metavar="REPO[:QUANT|/FILE]")
 @click.option("--as", "name", metavar="NAME", help="What clients shall call it.")
@@ -239,13 +248,7 @@ def import_(source: str, output: str, force: bool) -> None:
     metavar="FOLDER",
     help="Where models are kept.",
 )
-@click.option(
-    "-c",
-    "--config",
-    type=click.Path(path_type=Path),
-    default="config.yaml",
-    help="Add it to this file; made if it is not there.",
-)
+@_added_to
 @click.option("--no-config", is_flag=True, help="Only fetch; print what a configuration would say.")
 @click.option("--revision", help="A branch, tag or commit; else the newest.")
 def pull(
@@ -276,13 +279,7 @@ def pull(
     default="Modelfile",
     help="The Modelfile.",
 )
-@click.option(
-    "-c",
-    "--config",
-    type=click.Path(path_type=Path),
-    default="config.yaml",
-    help="Add it to this file; made if it is not there.",
-)
+@_added_to
 def create(name: str, modelfile: Path, config: Path) -> None:
     """Add a model to a configuration as an Ollama Modelfile describes it.
 

@@ -11,7 +11,7 @@ import pytest
 
 from swapper.config import DEMO_FOLDER
 from tests.clients.scripted import ScriptedServer
-from tests.system.conftest import Swapper
+from tests.system.conftest import serving
 
 KEY = "a-key-for-tests"
 CONFIG = """
@@ -53,17 +53,9 @@ def scripted() -> Iterator[ScriptedServer]:
 @pytest.fixture(scope="session")
 def url(scripted: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where it serves."""
-    folder = tmp_path_factory.mktemp("swapper")
-    config = folder / "config.yaml"
-    config.write_text(CONFIG.format(key=KEY, port=scripted.port) + demo_models())
-    env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
-    arguments = ["--config", str(config), "--listen", "127.0.0.1:0"]
-    swapper = Swapper(folder / "swapper.log", arguments, env)
-    try:
-        yield swapper.wait_until_up().url
-    finally:
-        if swapper.dead() is None:
-            swapper.stop()
+    config = CONFIG.format(key=KEY, port=scripted.port) + demo_models()
+    with serving(tmp_path_factory.mktemp("swapper"), config) as swapper:
+        yield swapper.url
 
 
 @pytest.fixture

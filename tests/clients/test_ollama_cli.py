@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.clients.conftest import demo_models
-from tests.system.conftest import PATIENCE_S, Swapper, eventually
+from tests.system.conftest import PATIENCE_S, Swapper, eventually, serving
 
 AGENT = "ollama/0.30.0 (amd64 linux) Go/go1.24.1"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")  # Go reads no other
@@ -70,17 +70,9 @@ class CommandLine:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapper]:
-    folder = tmp_path_factory.mktemp("open")
-    config = folder / "config.yaml"
-    config.write_text("models:\n  echo: {engine: echo, options: {load_s: 0.2}}\n" + demo_models())
-    env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
-    arguments = ["--config", str(config), "--listen", "127.0.0.1:0"]
-    swapper = Swapper(folder / "swapper.log", arguments, env)
-    try:
-        yield swapper.wait_until_up()
-    finally:
-        if swapper.dead() is None:
-            swapper.stop()
+    echo = "models:\n  echo: {engine: echo, options: {load_s: 0.2}}\n"
+    with serving(tmp_path_factory.mktemp("open"), echo + demo_models()) as swapper:
+        yield swapper
 
 
 @pytest.fixture

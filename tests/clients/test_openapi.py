@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from swapper.config import DEMO_FOLDER
 from swapper.front.openapi import document
-from tests.system.conftest import Swapper, eventually
+from tests.system.conftest import Swapper, eventually, serving
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
@@ -54,17 +53,9 @@ FUZZED = [
 @pytest.fixture(scope="module")
 def swapper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapper]:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    folder = tmp_path_factory.mktemp("swapper")
-    config = folder / "config.yaml"
-    config.write_text(CONFIG + DEMO % DEMO_FOLDER)
-    env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
-    arguments = ["--config", str(config), "--listen", "127.0.0.1:0"]
-    swapper = Swapper(Path(folder / "swapper.log"), arguments, env)
-    try:
-        yield swapper.wait_until_up()
-    finally:
-        if swapper.dead() is None:
-            swapper.stop()
+    config = CONFIG + DEMO % DEMO_FOLDER
+    with serving(tmp_path_factory.mktemp("swapper"), config) as swapper:
+        yield swapper
 
 
 def in_flight(swapper: Swapper) -> int:

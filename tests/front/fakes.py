@@ -282,6 +282,17 @@ def answering(answer: bytes) -> Script:
     return script
 
 
+def streaming(*pieces: bytes) -> Script:
+    """Answer one request with an event stream."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(EVENTS_HEAD, *(chunk(piece) for piece in pieces), LAST_CHUNK)
+        await peer.gone()
+
+    return script
+
+
 async def mirror(peer: Peer) -> None:
     """Answer every request with what was received."""
     while True:

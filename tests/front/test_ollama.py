@@ -16,25 +16,11 @@ from swapper.front.keys import ApiKey
 from swapper.runtime.placement import WorkerFacts
 from swapper.runtime.views import Snapshot
 from tests.front.conftest import House
-from tests.front.dialects.streams import delta, usage, wire
-from tests.front.fakes import (
-    EVENTS_HEAD,
-    LAST_CHUNK,
-    Got,
-    Peer,
-    answering,
-    chunk,
-    http,
-    view,
-)
+from tests.front.dialects.streams import ANSWER, STREAM, delta, wire
+from tests.front.fakes import Got, answering, http, streaming, view
 
 Json = dict[str, Any]
 
-ANSWER = {
-    "choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}],
-    "usage": usage()["usage"],
-}
-STREAM = wire(delta(role="assistant", content=""), delta(content="hé"), delta("stop"), usage())
 WHOLE = http(json.dumps(ANSWER).encode())
 
 
@@ -50,15 +36,6 @@ def body(**fields: Any) -> bytes:
 def lines(data: bytes) -> list[Json]:
     assert data.endswith(b"\n")
     return [json.loads(line) for line in data.split(b"\n")[:-1]]
-
-
-def streaming(*pieces: bytes) -> Any:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(EVENTS_HEAD, *(chunk(piece) for piece in pieces), LAST_CHUNK)
-        await peer.gone()
-
-    return script
 
 
 # ---------------------------------------------------------------- answers

@@ -12,14 +12,8 @@ from swapper.errors import Unavailable
 from swapper.front.keys import ApiKey
 from swapper.runtime.endpoint import Endpoint
 from tests.front.conftest import House
-from tests.front.dialects.streams import delta, events, usage, wire
-from tests.front.fakes import EVENTS_HEAD, LAST_CHUNK, Got, Peer, answering, chunk, http
-
-ANSWER = {
-    "choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}],
-    "usage": usage()["usage"],
-}
-STREAM = wire(delta(role="assistant", content=""), delta(content="hé"), delta("stop"), usage())
+from tests.front.dialects.streams import ANSWER, STREAM, delta, events, wire
+from tests.front.fakes import EVENTS_HEAD, LAST_CHUNK, Got, Peer, answering, chunk, http, streaming
 
 
 async def ask(house: House, headers: dict[str, str] | None = None, **fields: Any) -> Got:
@@ -34,15 +28,6 @@ def body(**fields: Any) -> bytes:
 
 def kinds(got: Got) -> list[str]:
     return [event["type"] for event in events(got.body)]
-
-
-def streaming(*pieces: bytes) -> Any:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(EVENTS_HEAD, *(chunk(piece) for piece in pieces), LAST_CHUNK)
-        await peer.gone()
-
-    return script
 
 
 WHOLE_STREAM = [

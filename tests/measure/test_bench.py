@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.system.conftest import Swapper
+from tests.system.conftest import Swapper, serving
 
 CONFIG = """
 max_loaded: 1
+defaults: {keepalive_after: 1m}
 models:
   quick: {engine: echo, options: {tokens_per_s: 20.0, first_token_s: 0.1}}
   other: {engine: echo, options: {load_s: 0.3}}
@@ -24,13 +25,8 @@ models:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Swapper]:
-    path = tmp_path / "config.yaml"
-    path.write_text(CONFIG)
-    env = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_RUNTIME_DIR": ""}
-    arguments = ["--config", str(path), "--listen", "127.0.0.1:0"]
-    swapper = Swapper(tmp_path / "log", arguments, env)
-    yield swapper.wait_until_up()
-    swapper.stop()
+    with serving(tmp_path, CONFIG) as swapper:
+        yield swapper
 
 
 @pytest.fixture

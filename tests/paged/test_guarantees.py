@@ -12,18 +12,8 @@ import jsonschema
 import pytest
 
 from tests.echo.worker_process import WorkerProcess
-from tests.serving.odd_schemas import KEPT, REFUSED
+from tests.serving.odd_schemas import KEPT, PERSON, REFUSED
 
-PERSON = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 12},
-        "age": {"type": "integer", "minimum": 0, "maximum": 150},
-        "pets": {"type": "array", "items": {"enum": ["cat", "dog"]}, "maxItems": 2},
-    },
-    "required": ["name", "age", "pets"],
-    "additionalProperties": False,
-}
 TOOL = {"type": "function", "function": {"name": "meet", "parameters": PERSON}}
 
 

@@ -188,16 +188,24 @@ async def test_it_ends_when_it_was_idle():
     await parent.close()
 
 
-class TestLlamacpp:
-    """The engine that is quick to start: nobody waits for its parent."""
+class RealEngine:
+    """One whose package may not be installed."""
+
+    package: str
 
     @pytest.fixture
     async def placement(self, run_dir):
-        pytest.importorskip("llama_cpp")
+        pytest.importorskip(self.package)
         placement = LocalPlacement(run_dir)
         yield placement
         await placement.close()
         assert not placement.parents
+
+
+class TestLlamacpp(RealEngine):
+    """It is quick to start: nobody waits for its parent."""
+
+    package = "llama_cpp"
 
     async def test_workers_are_started_until_the_parent_is_ready_then_forked(
         self, launch, placement
@@ -254,15 +262,10 @@ def is_forked(worker, parent: int) -> bool:
     return layouts[0] == layouts[1]
 
 
-class TestPaged:
-    """The real engine."""
+class TestPaged(RealEngine):
+    """It takes seconds to import: the first worker waits for its parent."""
 
-    @pytest.fixture
-    async def placement(self, run_dir):
-        pytest.importorskip("torch")
-        placement = LocalPlacement(run_dir)
-        yield placement
-        await placement.close()
+    package = "torch"
 
     async def test_only_the_parent_spends_time_on_imports(self, launch, placement):
         for _ in range(2):

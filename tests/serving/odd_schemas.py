@@ -1,4 +1,4 @@
-"""Schemas that nobody should send, and what becomes of them where they must be kept to."""
+"""Schemas that must be kept to: a usual one, and those that nobody should send, with what becomes of them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def _all(**properties: Any) -> Schema:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+PERSON = _all(
+    name={"type": "string", "maxLength": 12},
+    age={"type": "integer", "minimum": 0, "maximum": 150},
+    pets={"type": "array", "items": {"enum": ["cat", "dog"]}, "maxItems": 2},
+)
 
 
 def _tree() -> Schema:

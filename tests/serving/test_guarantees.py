@@ -13,23 +13,13 @@ import jsonschema
 import pytest
 
 from tests.echo.worker_process import WorkerProcess
-from tests.serving.odd_schemas import KEPT, REFUSED
+from tests.serving.odd_schemas import KEPT, PERSON, REFUSED
 
 openai: Any = pytest.importorskip("openai")
 pytest.importorskip("llama_cpp")
 
 MODEL = Path(__file__).parents[2] / "swapper" / "demo" / "demo-chat.gguf"
 TALK = [{"role": "user", "content": "What is the weather in Oslo?"}]
-PERSON = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 12},
-        "age": {"type": "integer", "minimum": 0, "maximum": 150},
-        "pets": {"type": "array", "items": {"enum": ["cat", "dog"]}, "maxItems": 2},
-    },
-    "required": ["name", "age", "pets"],
-    "additionalProperties": False,
-}
 WEATHER = {
     "type": "object",
     "properties": {

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -66,6 +67,21 @@ class Swapper:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def serving(folder: Path, config: str) -> Iterator[Swapper]:
+    """A server of this configuration on a free port, all of it in the folder."""
+    path = folder / "config.yaml"
+    path.write_text(config)
+    env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
+    arguments = ["--config", str(path), "--listen", "127.0.0.1:0"]
+    swapper = Swapper(folder / "swapper.log", arguments, env)
+    try:
+        yield swapper.wait_until_up()
+    finally:
+        if swapper.dead() is None:
+            swapper.stop()
 
 
 @pytest.fixture

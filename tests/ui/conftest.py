@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ import pytest
 
 from swapper.config import DEMO_FOLDER
 from tests.clients.scripted import ScriptedServer
-from tests.system.conftest import Swapper
+from tests.system.conftest import Swapper, serving
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 KEY = "a-key-for-tests"
@@ -56,7 +55,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of seven models with room for one."""
     scripted = ScriptedServer()
     config = CONFIG.format(port=scripted.port, folder=DEMO_FOLDER)
-    with _serving(tmp_path_factory.mktemp("swapper"), config) as swapper:
+    with serving(tmp_path_factory.mktemp("swapper"), config) as swapper:
         yield swapper.url
     scripted.close()
 
@@ -70,28 +69,15 @@ key_in_path: true
 capture: {{}}
 models: {{quick: {{engine: echo}}}}
 """
-    with _serving(tmp_path, config) as swapper:
+    with serving(tmp_path, config) as swapper:
         yield swapper
 
 
 @pytest.fixture
 def unkept(tmp_path: Path) -> Iterator[Swapper]:
     """A server of its own for the test, that keeps nothing of what is said."""
-    with _serving(tmp_path, "models: {quick: {engine: echo}}") as swapper:
+    with serving(tmp_path, "models: {quick: {engine: echo}}") as swapper:
         yield swapper
-
-
-@contextmanager
-def _serving(folder: Path, config: str) -> Iterator[Swapper]:
-    (folder / "config.yaml").write_text(config)
-    arguments = ["--config", str(folder / "config.yaml"), "--listen", "127.0.0.1:0"]
-    env = {"XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": ""}
-    swapper = Swapper(folder / "swapper.log", arguments, env)
-    try:
-        yield swapper.wait_until_up()
-    finally:
-        if swapper.dead() is None:
-            swapper.stop()
 
 
 class Visits:

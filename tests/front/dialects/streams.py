@@ -62,4 +62,9 @@ def read(pieces: list[bytes]) -> list[bytes]:
     return [data for piece in pieces for data in reader.feed(piece)]
 
 
+ANSWER = {
+    "choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}],
+    "usage": USAGE,
+}
+STREAM = wire(delta(role="assistant", content=""), delta(content="hé"), delta("stop"), usage())
 ASKED = Asked("r-1", "1", "", lambda: 1000.5, lambda: 0.5)
