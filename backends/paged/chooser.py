@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
 from typing import Protocol
 
@@ -47,6 +47,22 @@ class Chosen:
                 top = tuple(zip(ids, best, strict=True))[: self._num_top[row]]
                 tokens[row] = Token(chosen[row], logprob, top)
         return tokens
+
+
+class Scored:
+    """How likely the model held `tokens`, and the `num_top` likeliest in their places, by rows of `logits`,
+    [len(tokens), vocab_size]; on its way to the host."""
+
+    def __init__(self, logits: Tensor, tokens: Ordered[int], num_top: int) -> None:
+        self._tokens = tokens
+        scores = score(logits, to_device(torch.tensor(tokens), logits.device), num_top)
+        self._arriving = Arriving([scores.chosen, scores.top_ids, scores.top])
+
+    def read(self) -> Iterator[Token]:
+        """Wait for them."""
+        columns = (column.tolist() for column in self._arriving.wait())
+        for token, logprob, ids, best in zip(self._tokens, *columns, strict=True):
+            yield Token(token, logprob, tuple(zip(ids, best, strict=True)))
 
 
 class Chooser:
@@ -96,12 +112,3 @@ class Chooser:
         # A grammar may know of an end token beyond the vocabulary.
         words = np.frombuffer(b"".join((mask or free)[:size] for mask in masks), "<i4").copy()
         return to_device(torch.from_numpy(words).view(len(masks), -1), self._device)
-
-
-def scored(logits: Tensor, tokens: Tensor, num_top: int) -> Iterable[Token]:
-    """`tokens`, [n], with the logprobs that rows of `logits`, [n, vocab_size], give to them and to the
-    `num_top` likeliest."""
-    scores = score(logits, tokens, num_top)
-    columns = (scores.chosen.tolist(), scores.top_ids.tolist(), scores.top.tolist())
-    for token, chosen, ids, best in zip(tokens.tolist(), *columns, strict=True):
-        yield Token(token, chosen, tuple(zip(ids, best, strict=True)))

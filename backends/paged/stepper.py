@@ -13,7 +13,7 @@ chosen. The price is that one step more is computed for an answer whose end coul
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from time import monotonic
@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backends.paged.chooser import Chooser, Chosen, scored
+from backends.paged.chooser import Chooser, Chosen, Scored
 from backends.paged.device import Arriving
 from backends.paged.metrics import Counters, Times
 from backends.paged.runner import LOGITS_ROWS, Runner
@@ -105,6 +105,7 @@ class _Launched:
     answers: list[Answer]
     chosen: Chosen | None  # their next tokens
     vectors: list[tuple[Embedding, Arriving]]
+    scores: list[tuple[Answer, int, Scored]]  # of prompts, from a position on
 
 
 @dataclass(slots=True)
@@ -182,6 +183,7 @@ class Stepper:
         answers: list[Answer] = []
         rows: list[int] = []
         vectors: list[tuple[Embedding, Arriving]] = []
+        scores: list[tuple[Answer, int, Scored]] = []
         begin = 0
         for chunk in chunks:
             end = begin + chunk.length
@@ -194,20 +196,20 @@ class Stepper:
             elif task is not None:
                 self._count(chunk, task)
                 if task.prompt_scores is not None:
-                    self._score(task, task.prompt_scores, chunk, hidden[begin:end])
+                    scores += self._scores(task, chunk, hidden[begin:end])
                 if chunk.is_last:
                     answers.append(task)
                     rows.append(end - 1)
             begin = end
         masks = self._masks(answers, rows)
         if not answers:
-            return _Launched([], None, vectors)
+            return _Launched([], None, vectors, scores)
         chosen = self.chooser.choose(self.runner.logits(hidden, rows), answers, masks)
         sequences = [answer.sequence for answer in answers]
         self.runner.keep(sequences, chosen.tokens)
         for sequence in sequences:
             sequence.is_ahead = sequence.num_answer + 1 < sequence.max_tokens
-        return _Launched(answers, chosen, vectors)
+        return _Launched(answers, chosen, vectors, scores)
 
     def _masks(self, answers: list[Answer], rows: list[int]) -> list[bytes | None]:
         """What may follow each of `answers`. Those whose grammar fails are ended and taken out."""
@@ -229,6 +231,9 @@ class Stepper:
         for task, vector in launched.vectors:
             if task.sequence in self._tasks:
                 self._bring(task, vector.wait()[0].tolist())
+        for answer, position, scored in launched.scores:
+            if answer.prompt_scores is not None:
+                answer.prompt_scores.update(enumerate(scored.read(), position))
         tokens = launched.chosen.read() if launched.chosen else []
         for answer, token in zip(launched.answers, tokens, strict=True):
             if answer.sequence in self._tasks:
@@ -263,17 +268,16 @@ class Stepper:
         self.counters.answered(answer.times, monotonic(), is_token=bool(tokens))
         return Progress(tokens, reason, sequence.num_cached or 0, self._take_scores(answer))
 
-    def _score(
-        self, answer: Answer, scores: dict[int, Token], chunk: Chunk, hidden: Tensor
-    ) -> None:
+    def _scores(
+        self, answer: Answer, chunk: Chunk, hidden: Tensor
+    ) -> Iterator[tuple[Answer, int, Scored]]:
         """Row by row: how likely the model held the prompt's next token."""
-        tokens = torch.tensor(chunk.sequence.tokens[chunk.start + 1 : chunk.end + 1])
-        parts = torch.split(tokens.to(hidden.device), LOGITS_ROWS)
-        position = chunk.start + 1
-        for part, logits in zip(parts, self.runner.scores(hidden[: len(tokens)]), strict=True):
-            for token in scored(logits, part, answer.way.params.logprobs or 0):
-                scores[position] = token
-                position += 1
+        tokens = chunk.sequence.tokens[chunk.start + 1 : chunk.end + 1]
+        parts = range(0, len(tokens), LOGITS_ROWS)
+        num_top = answer.way.params.logprobs or 0
+        for begin, logits in zip(parts, self.runner.scores(hidden[: len(tokens)]), strict=False):
+            part = tokens[begin : begin + LOGITS_ROWS]
+            yield answer, chunk.start + 1 + begin, Scored(logits, part, num_top)
 
     def _take_scores(self, answer: Answer) -> tuple[Token | None, ...] | None:
         scores = answer.prompt_scores
