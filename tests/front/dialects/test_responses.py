@@ -320,6 +320,59 @@ def test_the_store_is_bounded() -> None:
     assert by_bytes.get("", "c") is not None
 
 
+def turn(store: Store, number: int, before: str | None = None) -> None:
+    """Asked with `to N`, it says `of N`; each of about 50 bytes."""
+    response = {"id": str(number), "output": [{"id": f"of {number}"}]}
+    kept = None if before is None else store.get("", before)
+    store.put("", response, [{"id": f"to {number}"}], kept)
+
+
+def ids(items: list[Json]) -> str:
+    return ", ".join(item["id"] for item in items)
+
+
+def test_a_conversation_takes_the_room_of_what_was_said_in_it() -> None:
+    store = Store(most_bytes=100 * 60)
+    turn(store, 0)
+    for number in range(1, 100):
+        turn(store, number, str(number - 1))
+    first, last = store.get("", "0"), store.get("", "99")
+    assert first is not None
+    assert last is not None
+    assert len(last.conversation()) == 200
+    assert ids(last.items()).endswith("to 98, of 98, to 99")
+    assert store.item("", "of 50") == {"id": "of 50"}
+
+
+def test_what_is_forgotten_stays_a_part_of_what_goes_on_with_it() -> None:
+    store = Store(most_bytes=3 * 60)
+    turn(store, 1)
+    turn(store, 2, "1")
+    turn(store, 3, "1")
+    assert store.remove("", "1")
+    for number in (2, 3):
+        kept = store.get("", str(number))
+        assert kept is not None
+        assert ids(kept.conversation()) == f"to 1, of 1, to {number}, of {number}"
+    assert store.item("", "of 1") is None
+    turn(store, 4)  # there is no room for four
+    assert [store.get("", str(number)) is None for number in (2, 3, 4)] == [True, False, False]
+    turn(store, 5)  # nor for 1, 3, 4 and 5; with 3 goes 1, which nobody holds any more
+    turn(store, 6)
+    assert [store.get("", str(number)) is None for number in (3, 4, 5, 6)] == [True, *[False] * 3]
+
+
+def test_what_was_forgotten_while_it_was_gone_on_with_takes_room_again() -> None:
+    store = Store(most_bytes=2 * 60)
+    turn(store, 1)
+    before = store.get("", "1")
+    store.remove("", "1")
+    store.put("", {"id": "2", "output": [{"id": "of 2"}]}, [{"id": "to 2"}], before)
+    turn(store, 3)
+    assert store.get("", "2") is None
+    assert store.get("", "3") is not None
+
+
 def test_items_are_found_again_by_whose_they_are() -> None:
     route = Responses()
     told(read(route, other("me", "1"), tools=TOOLS), *CHUNKS)

@@ -19,7 +19,7 @@ from swapper.front.dialects.responses.request import (
     read_input,
     wants_summary,
 )
-from swapper.front.dialects.responses.store import Store
+from swapper.front.dialects.responses.store import Kept, Store
 from swapper.front.dialects.responses.tools import read_tools
 from swapper.front.dialects.steps import Argued, Called, Said, Step, StepReader, Thought
 from swapper.front.refusal import Refusal
@@ -80,9 +80,10 @@ class ResponsesTranslation(StreamTranslation):
         self._asked = asked
         self._store = store
         self._tools = read_tools(request.tools or [])
-        given, before = self._given(), self._before()
+        given, self._before = self._given(), self._found_before()
+        before = [] if self._before is None else self._before.conversation()
         messages = [*read_input(before, self._tools), *read_input(given, self._tools)]
-        self._items = [*before, *listed(given, asked.unique)]
+        self._items = listed(given, asked.unique)
         self.model = request.model
         self.stream = request.stream is True
         self.body = chat_body(request, messages, self._tools)
@@ -104,11 +105,11 @@ class ResponsesTranslation(StreamTranslation):
         key = self._asked.key
         return resolved(self._request.input, lambda id: self._store.item(key, id))
 
-    def _before(self) -> list[Json]:
-        """The conversation that this request goes on with."""
+    def _found_before(self) -> Kept | None:
+        """What this request goes on with."""
         before = self._request.previous_response_id
         if before is None:
-            return []
+            return None
         kept = self._store.get(self._asked.key, before)
         if kept is None:
             raise BadRequest(
@@ -116,7 +117,7 @@ class ResponsesTranslation(StreamTranslation):
                 "whole conversation as input",
                 param="previous_response_id",
             )
-        return kept.conversation()
+        return kept
 
     # ------------------------------------------------------------ for the handler
 
@@ -173,7 +174,7 @@ class ResponsesTranslation(StreamTranslation):
         response["incomplete_details"] = {"reason": cut} if cut else None
         response["completed_at"] = None if cut else int(self._asked.clock())
         if self._request.store is not False:
-            self._store.put(self._asked.key, response, self._items)
+            self._store.put(self._asked.key, response, self._items, self._before)
         return response
 
     def _response(self, status: str) -> Json:
