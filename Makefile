@@ -1,6 +1,6 @@
 # make run    set up everything and serve the demo models on http://127.0.0.1:8080
 # make test   set up everything and run the tests
-# The rest: setup · check · test-clients · test-ui · bench · clean
+# The rest: setup · check · test-clients · test-ui · test-gpu · bench · clean
 # ENGINES=all installs the paged engine without a GPU too
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 STAMP := .venv/.complete$(if $(filter all,$(ENGINES)),-all)
 BIN := .venv/bin
 
-.PHONY: run test test-clients test-ui check setup bench clean
+.PHONY: run test test-clients test-ui test-gpu check setup bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +49,10 @@ test-clients: $(STAMP) $(JS_STAMP)
 # The web page in Chromium: apt install chromium; .venv/bin/pip install -e '.[browser]'
 test-ui: $(STAMP)
 	$(BIN)/python -m pytest tests/ui $(ARGS)
+
+# The paged engine where there is an NVIDIA GPU; elsewhere the tests are skipped, by name
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py $(ARGS)

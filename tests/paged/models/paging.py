@@ -20,14 +20,16 @@ class Paged:
         per_sequence = -(-context // BLOCK_SIZE)
         num_blocks = 1 + num_sequences * per_sequence
         size = num_blocks * KvCache.bytes_per_block(*shape)
-        self.cache = KvCache.view(torch.full((size,), 0xFF, dtype=torch.uint8), *shape)
+        self.device = next(decoder.parameters()).device
+        buffer = torch.full((size,), 0xFF, dtype=torch.uint8, device=self.device)
+        self.cache = KvCache.view(buffer, *shape)
         shuffled = torch.randperm(num_blocks - 1, generator=torch.Generator().manual_seed(5)) + 1
         self.tables = shuffled.view(num_sequences, per_sequence).int()
         self.lengths = [0] * num_sequences
         self.decoder = decoder
 
     def step(self, new: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
-        """Compute the `new` tokens of some sequences, as (sequence, tokens); the logits of each."""
+        """Compute the `new` tokens of some sequences, as (sequence, tokens); the logits of each, on the CPU."""
         rows, positions = [], []
         for sequence, tokens in new:
             start = self.lengths[sequence]
@@ -39,15 +41,16 @@ class Paged:
             )
         counts = [len(tokens) for _, tokens in new]
         contexts = [self.lengths[sequence] for sequence, _ in new]
+        starts = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0).int()
         batch = Batch(
-            positions=torch.cat(positions),
-            slots=torch.cat(rows),
-            query_starts=torch.tensor([0, *counts], dtype=torch.int32).cumsum(0).int(),
-            context_lengths=torch.tensor(contexts, dtype=torch.int32),
-            block_tables=self.tables[[sequence for sequence, _ in new]],
+            positions=torch.cat(positions).to(self.device),
+            slots=torch.cat(rows).to(self.device),
+            query_starts=starts.to(self.device),
+            context_lengths=torch.tensor(contexts, dtype=torch.int32, device=self.device),
+            block_tables=self.tables[[sequence for sequence, _ in new]].to(self.device),
             max_query_length=max(counts),
             max_context_length=max(contexts),
         )
-        tokens = torch.tensor([token for _, some in new for token in some])
+        tokens = torch.tensor([token for _, some in new for token in some], device=self.device)
         logits = self.decoder.logits(self.decoder(tokens, batch, self.cache))
-        return list(logits.split(counts))
+        return list(logits.cpu().split(counts))
