@@ -87,8 +87,10 @@ def _read_header(path: Path) -> Iterator[StoredTensor]:
 
 
 def _tensor(name: str, entry: Mapping[str, Any]) -> StoredTensor:
-    begin, end = entry["data_offsets"]
-    return StoredTensor(name, str(entry["dtype"]), prod(entry["shape"]), int(end) - int(begin))
+    shape, (begin, end) = entry["shape"], entry["data_offsets"]
+    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+        raise ValueError(name)
+    return StoredTensor(name, str(entry["dtype"]), prod(shape), end - begin)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A checkpoint folder as it is published: config.json and safetensors, one file or sharded with an index.
+"""The weights of a checkpoint folder as it is published: safetensors, one file or sharded with an index.
 
 Nothing is ever unpickled and no code of the folder is run. What is wrong with a folder is said in one
 sentence, before any weight is read.
@@ -17,30 +17,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from backends.paged.files import check_regular, read_json, shown
 from backends.serving.engine import EngineError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"[^/\\]+\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-
-
-def read_json(folder: str, name: str) -> dict[str, Any]:
-    """The JSON object in `folder`/`name`; raises EngineError."""
-    try:
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            value = json.load(file)
-    except FileNotFoundError:
-        raise EngineError("missing_file", f"{_shown(folder)} has no {name}") from None
-    except NotADirectoryError:
-        raise EngineError("bad_file", f"{_shown(folder)} is not a checkpoint folder") from None
-    except OSError as error:
-        raise EngineError("missing_file", f"{name} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise EngineError("bad_file", f"{name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise EngineError("bad_file", f"{name} holds no JSON object")
-    return value
 
 
 class Checkpoint:
@@ -85,6 +68,7 @@ class Checkpoint:
     def _open(self, folder: str, name: str, expected: frozenset[str] | None) -> None:
         path = os.path.join(folder, name)
         try:
+            check_regular(path, name)
             file = self._stack.enter_context(safe_open(path, framework="pt"))
         except (SafetensorError, OSError) as error:
             raise EngineError("bad_file", _fault(path) or f"{name}: {error}") from None
@@ -100,19 +84,27 @@ def _shards(folder: str) -> Mapping[str, frozenset[str] | None]:
     """File names, each with the tensors to take from it (None: all)."""
     if os.path.exists(os.path.join(folder, INDEX)):
         return _indexed(folder)
-    names = sorted(os.listdir(folder))
+    names = _listed(folder)
     weights = [name for name in names if name.endswith(".safetensors")]
     if SINGLE in weights:
         return {SINGLE: None}
     if len(weights) == 1:
         return {weights[0]: None}
     if weights:
-        reason = f"{_shown(folder)} has {len(weights)} safetensors files and no {INDEX}"
+        reason = f"{shown(folder)} has {len(weights)} safetensors files and no {INDEX}"
         raise EngineError("missing_file", reason)
     if any(name.endswith(PICKLES) for name in names):
-        reason = f"{_shown(folder)} holds pickled weights only, which are never loaded; convert them to safetensors"
+        reason = f"{shown(folder)} holds pickled weights only, which are never loaded; convert them to safetensors"
         raise EngineError("unsupported", reason)
-    raise EngineError("missing_file", f"{_shown(folder)} has no {SINGLE}")
+    raise EngineError("missing_file", f"{shown(folder)} has no {SINGLE}")
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        reason = f"{shown(folder)} cannot be read: {error.strerror}"
+        raise EngineError("bad_file", reason) from None
 
 
 def _indexed(folder: str) -> Mapping[str, frozenset[str] | None]:
@@ -147,7 +139,7 @@ def _fault(path: str) -> str | None:
         expected = 8 + header_size + max(ends, default=0)
     except OSError as error:
         return f"{name} cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError):
         return f"{name} is not a safetensors file"
     if present < expected:
         return f"{name} is truncated: {present} of {expected} bytes"
@@ -158,7 +150,3 @@ def some(names: frozenset[str] | set[str]) -> str:
     shown = sorted(names)[:3]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return ", ".join(shown) + more
-
-
-def _shown(folder: str) -> str:
-    return os.path.basename(os.path.normpath(folder))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backends.paged.files import read_json
 from backends.paged.tokenizer import ChatFiles, read_tokenizer
 from backends.serving.count import Vocabulary
 from backends.serving.engine import ModelInfo
@@ -15,7 +16,7 @@ def open_vocabulary(options: Mapping[str, Any]) -> Vocabulary:
     """What counting needs of the model; raises EngineError."""
     folder = Path(options["path"])
     files = ChatFiles(folder)
-    tokenizer = read_tokenizer(folder, {}, files)
+    tokenizer = read_tokenizer(folder, read_json(folder, "config.json"), files)
     named = files.named
     info = ModelInfo(
         name=str(options["model"]),

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from backends.paged import weights
 from backends.paged.architectures import describe
-from backends.paged.checkpoint import Checkpoint, read_json
+from backends.paged.checkpoint import Checkpoint
 from backends.paged.decoder import Decoder
+from backends.paged.files import read_json
 from backends.paged.spec import ModelSpec
 from backends.serving.engine import EngineError
 
@@ -47,8 +48,9 @@ def load(
     spec, names = describe(config)
     if not isinstance(dtype, torch.dtype):
         dtype = choose_dtype(dtype, config, device)
-    decoder = Decoder(spec, dtype, "meta", context)
     with Checkpoint(path) as checkpoint:
+        spec = weights.with_its_head(spec, checkpoint)
+        decoder = Decoder(spec, dtype, "meta", context)
         jobs = weights.plan(decoder, checkpoint, names)
         size = decoder.num_bytes
         decoder.place(

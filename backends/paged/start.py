@@ -13,10 +13,10 @@ from backends.paged import loader, options
 from backends.paged.arena import Arena, DeviceMeter, cache_shape, host_buffer
 from backends.paged.batch import KvCache
 from backends.paged.block_manager import BlockManager
-from backends.paged.checkpoint import read_json
 from backends.paged.chooser import Chooser
 from backends.paged.decoder import Decoder
 from backends.paged.engine import PagedEngine
+from backends.paged.files import read_json
 from backends.paged.options import Options
 from backends.paged.runner import Runner
 from backends.paged.scheduler import Scheduler

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Rules
 
+from backends.paged.files import read_json_if_any, read_text
 from backends.serving.engine import EngineError
 
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
@@ -20,15 +22,22 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class Tokenizer:
     """Text to tokens and back, as the Tokenizer protocol says; from any thread."""
 
-    def __init__(self, rules: Rules, ends: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, rules: Rules, ends: frozenset[int] = frozenset(), rows: int | None = None
+    ) -> None:
+        """`rows`: tokens that the model knows, where the vocabulary may have more."""
         rules.no_truncation()
         rules.no_padding()
         self.ends = ends
+        added = rules.get_added_tokens_decoder()
+        size = max(rules.get_vocab_size(with_added_tokens=False), 1 + max(added, default=0))
+        self._rows = rows or size
+        self._knows_all = size <= self._rows
         self._rules = rules
         self._plain: Rules | None = None  # the same, blind to special tokens that are written out
         self._lock = Lock()
         self._pieces: dict[int, bytes] = {}
-        self._read = _piece_reader(json.loads(rules.to_str()))
+        self._read = _PieceReader(added, frozenset(_kinds(_decoder(rules))))
 
     @property
     def size(self) -> int:
@@ -40,7 +49,8 @@ class Tokenizer:
         rules = self._rules if parse_special else self._blind()
         clean = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
         # `encode` would hold the interpreter's lock for all of a megabyte's half a second.
-        return rules.encode_batch_fast([clean], add_special_tokens=add_special)[0].ids
+        tokens: list[int] = rules.encode_batch_fast([clean], add_special_tokens=add_special)[0].ids
+        return tokens if self._knows_all else list(self._known(tokens))
 
     def piece(self, token: int) -> bytes:
         """The bytes of `token`, as the Tokenizer protocol says."""
@@ -57,6 +67,16 @@ class Tokenizer:
     def ends_answer(self, token: int) -> bool:
         """Whether the model says by `token` that its answer is over."""
         return token in self.ends
+
+    def _known(self, tokens: Iterable[int]) -> Iterator[int]:
+        """Those of `tokens` that the model has a row for. The others are added ones, put in for a model that
+        sees or by whoever tuned this one; they stand as they are written."""
+        for token in tokens:
+            if token < self._rows:
+                yield token
+            else:
+                written = self._blind().encode(self.text(token), add_special_tokens=False).ids
+                yield from (part for part in written if part < self._rows)
 
     def _blind(self) -> Rules:
         with self._lock:
@@ -76,7 +96,21 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], files: ChatFiles) ->
     except Exception as error:  # noqa: BLE001 - the library raises plain Exception for what it cannot read
         raise EngineError("bad_file", f"{path.name} cannot be read: {error}") from None
     named = rules.token_to_id(files.named.get("eos_token", ""))
-    return Tokenizer(rules, files.ends(config) | (frozenset() if named is None else {named}))
+    ends = files.ends(config) | (frozenset() if named is None else {named})
+    return Tokenizer(rules, ends, _vocab_size(config))
+
+
+def _vocab_size(config: Mapping[str, Any]) -> int | None:
+    size = (_text_config(config) or config).get("vocab_size")
+    return size if type(size) is int and size > 0 else None
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's own settings, where it is a part of one that also sees."""
+    inner = config.get("text_config") or {}
+    if not isinstance(inner, dict):
+        raise EngineError("bad_file", "config.json: text_config is no object")
+    return inner
 
 
 # -- tokens as bytes -------------------------------------------------------------------------------
@@ -85,7 +119,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], files: ChatFiles) ->
 class _PieceReader:
     """A vocabulary's spelling undone, by what the tokenizer's decoder says of it."""
 
-    def __init__(self, added: Mapping[int, Mapping[str, Any]], kinds: frozenset[str]) -> None:
+    def __init__(self, added: Mapping[int, AddedToken], kinds: frozenset[str]) -> None:
         self._added = added
         self._alphabet = _byte_alphabet() if "ByteLevel" in kinds else {}
         self._has_bytes = "ByteFallback" in kinds
@@ -94,7 +128,7 @@ class _PieceReader:
     def __call__(self, token: int, text: str) -> bytes:
         added = self._added.get(token)
         if added is not None:
-            return b"" if added.get("special") else str(added["content"]).encode()
+            return b"" if added.special else added.content.encode()
         if self._alphabet:
             return b"".join(self._byte(char) for char in text)
         if self._has_bytes and (byte := _BYTE.fullmatch(text)):
@@ -108,9 +142,9 @@ class _PieceReader:
         return char.encode() if byte is None else bytes([byte])
 
 
-def _piece_reader(rules: Mapping[str, Any]) -> _PieceReader:
-    added = {int(token["id"]): token for token in rules.get("added_tokens") or ()}
-    return _PieceReader(added, frozenset(_kinds(rules.get("decoder"))))
+def _decoder(rules: Rules) -> Any:
+    """As in tokenizer.json. Of all of `rules` as JSON, a large vocabulary would take a second."""
+    return rules.decoder and json.loads(rules.decoder.__getstate__())
 
 
 def _kinds(decoder: Any) -> Iterator[str]:
@@ -132,21 +166,26 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 class ChatFiles:
-    """`tokenizer_config.json`, `generation_config.json` and the chat template of a checkpoint."""
+    """`tokenizer_config.json`, `generation_config.json` and the chat template of a checkpoint.
+
+    Raises EngineError `bad_file`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._tokenizer = _read_json(folder / "tokenizer_config.json")
-        self._generation = _read_json(folder / "generation_config.json")
+        self._tokenizer = read_json_if_any(folder, "tokenizer_config.json")
+        self._generation = read_json_if_any(folder, "generation_config.json")
 
     @property
     def template(self) -> str | None:
         """The chat template, from whichever of its three places holds it."""
-        file = self._folder / "chat_template.jinja"
-        if file.is_file():
-            return file.read_text("utf-8")
-        old = _read_json(self._folder / "chat_template.json").get("chat_template")
-        return _default_template(self._tokenizer.get("chat_template")) or _default_template(old)
+        file = read_text(self._folder, "chat_template.jinja")
+        if file is not None:
+            return file
+        old = read_json_if_any(self._folder, "chat_template.json")
+        return _template(self._tokenizer, "tokenizer_config.json") or _template(
+            old, "chat_template.json"
+        )
 
     @property
     def named(self) -> dict[str, str]:
@@ -157,15 +196,15 @@ class ChatFiles:
     def ends(self, config: Mapping[str, Any]) -> frozenset[int]:
         """Tokens by which the model says that its answer is over, as far as numbers are named."""
         ends: set[int] = set()
-        for source in (self._generation, config, config.get("text_config") or {}):
-            given = source.get("eos_token_id")
-            ends.update(given if isinstance(given, list) else [] if given is None else [given])
+        ends.update(_token_ids(self._generation, "generation_config.json"))
+        for part in (config, _text_config(config)):
+            ends.update(_token_ids(part, "config.json"))
         return frozenset(ends)
 
 
 def read_pooling(folder: Path) -> str | None:
     """How a checkpoint for embeddings pools, None for one that is not made for them."""
-    config = _read_json(folder / "1_Pooling" / "config.json")
+    config = read_json_if_any(folder, "1_Pooling/config.json")
     modes = {
         "pooling_mode_lasttoken": "last",
         "pooling_mode_cls_token": "cls",
@@ -176,22 +215,31 @@ def read_pooling(folder: Path) -> str | None:
 
 def _token_text(value: Any) -> str:
     text = value.get("content") if isinstance(value, dict) else value
-    return text if isinstance(text, str) else ""
+    return text if isinstance(text, str) and _is_text(text) else ""
 
 
-def _default_template(value: Any) -> str | None:
+def _token_ids(values: Mapping[str, Any], file: str) -> list[int]:
+    given = values.get("eos_token_id")
+    ids = given if isinstance(given, list) else [] if given is None else [given]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise EngineError(
+            "bad_file", f"{file}: eos_token_id is {repr(given)[:60]}, not a token's number"
+        )
+    return ids
+
+
+def _template(values: Mapping[str, Any], file: str) -> str | None:
+    value = values.get("chat_template")
     if isinstance(value, list):  # several by name
-        named = {str(item.get("name")): item.get("template") for item in value}
-        value = named.get("default")
-    return value if isinstance(value, str) else None
+        named = {str(one.get("name")): one for one in value if isinstance(one, dict)}
+        value = named["default"].get("template") if "default" in named else None
+    if value is not None and not (isinstance(value, str) and _is_text(value)):
+        raise EngineError(
+            "bad_file", f"{file}: chat_template is {repr(value)[:60]}, not a template"
+        )
+    return value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in the file; nothing where there is no file. Raises EngineError."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise EngineError("bad_file", f"{path.name} cannot be read: {error}") from None
-    return value if isinstance(value, dict) else {}
+def _is_text(value: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which JSON may have."""
+    return value.isascii() or value.encode("utf-8", "ignore").decode() == value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from backends.paged.checkpoint import Checkpoint, some
 from backends.paged.decoder import Decoder
+from backends.paged.spec import ModelSpec
 from backends.serving.engine import EngineError
 
 FLOATS = ("BF16", "F16", "F32", "F64")
@@ -25,6 +26,7 @@ Read = Callable[[str], Tensor]
 LAYER = re.compile(r"layers\.\d+\.")
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
+SAMPLED_ROWS = 64  # which are compared: heads that were trained differ in all
 NEVER_WEIGHTS = r"rotary_emb\.inv_freq$"  # old checkpoints keep what follows from config.json
 
 
@@ -150,6 +152,20 @@ class Job:
         self.source.fill(target, self.parts, lambda name: checkpoint.read(self.prefix + name))
 
 
+def with_its_head(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """The spec, but for config.json's word that the head is the embedding, where the checkpoint has another
+    head. Many files have the same one twice, and some wrappers of models that see are tied by default."""
+    heads, embeddings = _named(HEAD, checkpoint), _named(EMBEDDING, checkpoint)
+    if not spec.is_tied or len(heads) != 1 or len(embeddings) != 1:
+        return spec
+    if checkpoint.layout(heads[0]) == checkpoint.layout(embeddings[0]):
+        head, embedding = checkpoint.read(heads[0]), checkpoint.read(embeddings[0])
+        every = max(1, len(head) // SAMPLED_ROWS)
+        if torch.equal(head[::every], embedding[::every]):
+            return spec
+    return replace(spec, is_tied=False)
+
+
 def plan(decoder: Decoder, checkpoint: Checkpoint, names: Names) -> list[Job]:
     """How to fill `decoder`, which may hold no memory yet.
 
@@ -211,8 +227,12 @@ def _jobs(decoder: Decoder, checkpoint: Checkpoint, names: Names) -> Iterator[Jo
 
 def _before(last: str, checkpoint: Checkpoint) -> str:
     """What stands before a name that every checkpoint has; it differs by what was saved with the model."""
-    found = [name for name in checkpoint.names if name == last or name.endswith("." + last)]
+    found = _named(last, checkpoint)
     if len(found) != 1:
         what = f"{len(found)} tensors named {last}" if found else f"no {last}"
         raise EngineError("bad_file", f"the checkpoint has {what}")
     return found[0].removesuffix(last)
+
+
+def _named(last: str, checkpoint: Checkpoint) -> list[str]:
+    return [name for name in checkpoint.names if name == last or name.endswith("." + last)]

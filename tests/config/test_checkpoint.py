@@ -61,7 +61,15 @@ def test_what_is_cut_off_is_refused(make_checkpoint: Make, kept: int) -> None:
         read_checkpoint(file.parent)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a": {}}', '{"a": {"dtype": "F32"}}', '{"a": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", '{"a": {}}', '{"a": {"dtype": "F32"}}', '{"a": 1}',
+        '{"a": {"dtype": "F32", "shape": "x", "data_offsets": [0, 1]}}',
+        '{"a": {"dtype": "F32", "shape": [[1]], "data_offsets": [0, 1]}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}',
+    ],
+)  # fmt: skip
 def test_what_is_no_header_is_refused(make_checkpoint: Make, text: str) -> None:
     file = make_checkpoint() / "model.safetensors"
     file.write_bytes(len(text).to_bytes(8, "little") + text.encode())
@@ -97,6 +105,31 @@ def test_nested_configurations_and_mxfp4() -> None:
     shape = read_checkpoint_shape({"text_config": {"num_hidden_layers": 1}}, tensors)
     assert shape.weights == 325
     assert shape.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1, True, "2", [2], {}, 10**400])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "rope_scaling", "text_config"])
+def test_what_is_no_size_counts_as_nothing(key: str, odd: object) -> None:
+    config = {"hidden_size": 64, "max_position_embeddings": 128, "num_attention_heads": 4}
+    assert read_checkpoint_shape({**config, key: odd}, []).trained_context == 128
+
+
+def test_what_is_never_loaded_takes_no_memory() -> None:
+    names = ["lm_head.weight", "vision_tower.a", "model.multi_modal_projector.b", "model.norm"]
+    tensors = [StoredTensor(name, "BF16", 10, 20) for name in names]
+    assert read_checkpoint_shape({"tie_word_embeddings": True}, tensors).weights == 10
+    assert read_checkpoint_shape({}, tensors).weights == 20
+
+
+@pytest.mark.parametrize("rope", ["rope_scaling", "rope_parameters"])
+def test_yarn_stretches_the_context(rope: str) -> None:
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    config = {"max_position_embeddings": 40960, rope: yarn}
+    assert read_checkpoint_shape(config, []).trained_context == 131072
+    assert (
+        read_checkpoint_shape({**config, rope: {**yarn, "type": "linear"}}, []).trained_context
+        == 40960
+    )
 
 
 def test_layouts(configure: Callable[..., Config], make_checkpoint: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Rules
 
+from backends.paged.files import read_json_if_any
 from backends.paged.tokenizer import ChatFiles, Tokenizer, read_pooling, read_tokenizer
 from backends.serving.engine import EngineError
 from tests.paged.checkpoints import TEMPLATE, write_tokenizer
@@ -144,5 +146,112 @@ def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"tokenizer\.json cannot be read"):
         read_tokenizer(tmp_path, {}, ChatFiles(tmp_path))
     (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(EngineError, match=r"tokenizer_config\.json cannot be read"):
+    with pytest.raises(EngineError, match=r"tokenizer_config\.json is not JSON"):
         ChatFiles(tmp_path)
+
+
+GARBAGE = {
+    "empty": b"",
+    "cut off": b'{"a": ',
+    "no object": b"[1]",
+    "no text": bytes(range(256)),
+    "of another encoding": '{"a": 1}'.encode("utf-16"),
+    "nested without end": b'{"a":' * 5000,
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.json",
+        "1_Pooling/config.json",
+    ],
+)
+def test_garbage_is_refused_by_the_name_of_its_file(
+    file: str, garbage: str, tmp_path: Path
+) -> None:
+    write_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / file).write_bytes(GARBAGE[garbage])
+    with pytest.raises(EngineError) as caught:
+        read_all(tmp_path)
+    assert caught.value.kind == "bad_file"
+    assert caught.value.reason.startswith(file)
+    assert "\n" not in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("tokenizer_config.json", "chat_template", 3),
+        ("tokenizer_config.json", "chat_template", {"default": TEMPLATE}),
+        ("tokenizer_config.json", "chat_template", [{"name": "default", "template": 5}]),
+        ("tokenizer_config.json", "chat_template", "half a pair: \ud800"),
+        ("chat_template.json", "chat_template", True),
+        ("generation_config.json", "eos_token_id", "2"),
+        ("generation_config.json", "eos_token_id", [1, [2]]),
+        ("generation_config.json", "eos_token_id", {"a": 1}),
+        ("config.json", "eos_token_id", -1),
+        ("config.json", "eos_token_id", True),
+        ("config.json", "text_config", 1.5),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(
+    file: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    write_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / file).write_text(json.dumps({key: value}))
+    with pytest.raises(EngineError, match=f"{file}: {key} is"):
+        read_all(tmp_path)
+
+
+@pytest.mark.parametrize("value", [[[]], [None], 3, "\ud800", {"content": 3}])
+def test_special_tokens_that_are_none_count_as_absent(value: Any, tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": value}))
+    assert ChatFiles(tmp_path).named == {}
+    read_all(tmp_path)
+
+
+def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9")
+    with pytest.raises(EngineError, match=r"chat_template\.jinja is not text in UTF-8: byte 3"):
+        read_all(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "generation_config.json")
+    with pytest.raises(EngineError, match=r"generation_config\.json is not a regular file"):
+        ChatFiles(tmp_path)
+
+
+def test_tokens_beyond_the_model_stand_as_they_are_written(tmp_path: Path) -> None:
+    """Gemma's 1B has no row for the mark of an image that its vocabulary ends with."""
+    size = write_tokenizer(tmp_path)
+    rules = Rules.from_file(str(tmp_path / "tokenizer.json"))
+    rules.add_special_tokens([AddedToken("<image>", special=True)])
+    rules.save(str(tmp_path / "tokenizer.json"))
+    text = "a<image><|im_end|>"
+    for config in ({"vocab_size": size}, {"text_config": {"vocab_size": size}}):
+        tokenizer = read_tokenizer(tmp_path, config, ChatFiles(tmp_path))
+        tokens = tokenizer.encode(text, add_special=False, parse_special=True)
+        assert max(tokens) < size
+        assert b"".join(map(tokenizer.piece, tokens)) == b"a<image>"
+        assert tokenizer.ends_answer(tokens[-1])
+    tokenizer = read_tokenizer(tmp_path, {"vocab_size": size + 1}, ChatFiles(tmp_path))
+    assert size in tokenizer.encode(text, add_special=False, parse_special=True)
+
+
+def read_all(folder: Path) -> None:
+    config = read_json_if_any(folder, "config.json")
+    files = ChatFiles(folder)
+    assert isinstance(files.template, str | None)
+    if (folder / "tokenizer.json").exists():
+        read_tokenizer(folder, config, files)
+    read_pooling(folder)

@@ -159,15 +159,14 @@ def rope(config: Config, layer_type: str = "", theta: float = 10000.0) -> RopeSp
     if layer_type in given:
         given = given.nested(layer_type)
     kind = given.choice("rope_type" if "rope_type" in given else "type", ROPE_KINDS, "default")
-    outer = {"rope_theta": config.number("rope_theta", theta), "partial_rotary_factor": 1.0}
-    if "partial_rotary_factor" in config:
-        outer["partial_rotary_factor"] = config.number("partial_rotary_factor")
-    given = given.but(**{key: value for key, value in outer.items() if key not in given})
+    if "rope_theta" not in given:
+        given = given.but(rope_theta=config.number("rope_theta", theta))
     if kind in ("llama3", "yarn", "longrope"):
         given = _with_trained_context(given, config)
-    share = given.positive("partial_rotary_factor")
+    place = given if "partial_rotary_factor" in given else config
+    share = place.positive("partial_rotary_factor", 1.0)
     if share > 1:
-        raise given.wrong("partial_rotary_factor", "at most 1")
+        raise place.wrong("partial_rotary_factor", "at most 1")
     dim = int(head_dim(config) * share)
     if dim < 2 or dim % 2:
         raise config.wrong("head_dim", f"of an even number of rotated dimensions ({dim})")

@@ -47,6 +47,16 @@ def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) ->
     save_file(weights, folder / WEIGHTS)
 
 
+def edit_header(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header.pop("__metadata__", None)
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+
+
 def refused(folder: Path, kind: str, *reasons: str) -> None:
     """It is refused, for these reasons, and before anything is allocated."""
     allocated: list[int] = []
@@ -92,6 +102,20 @@ def test_tied_with_a_head_saved_beside(tmp_path: Path) -> None:
     model = oracle.save(tmp_path, "llama", tie_word_embeddings=True)
     embedding = "model.embed_tokens.weight"
     edit_weights(tmp_path, lambda w: w.update({"lm_head.weight": w[embedding].clone()}))
+    agree(model, load(str(tmp_path), "auto", "cpu")[1])
+
+
+def test_tied_by_its_word_with_another_head_beside(tmp_path: Path) -> None:
+    """As transformers: the weights are believed."""
+    model = oracle.save(tmp_path, "llama", tie_word_embeddings=False)
+    edit(tmp_path / CONFIG, tie_word_embeddings=True)
+    agree(model, load(str(tmp_path), "auto", "cpu")[1])
+
+
+def test_code_in_the_folder_is_not_looked_at(tmp_path: Path) -> None:
+    model = oracle.save(tmp_path, "llama")
+    (tmp_path / "modeling.py").write_text("raise SystemExit('run')")
+    edit(tmp_path / CONFIG, auto_map={"AutoModelForCausalLM": "modeling.Model"})
     agree(model, load(str(tmp_path), "auto", "cpu")[1])
 
 
@@ -180,6 +204,11 @@ class TestBadConfig:
             ("hidden_size", True, "hidden_size is True"),
             ("num_hidden_layers", 0, "num_hidden_layers is 0"),
             ("num_hidden_layers", 10**6, "num_hidden_layers is 1000000"),
+            ("vocab_size", 10**9, "vocab_size is 1000000000, not at most"),
+            ("head_dim", 1 << 23, "num_attention_heads is 6, not at most 2"),
+            ("rms_norm_eps", 10**400, "rms_norm_eps is 1000"),
+            ("rms_norm_eps", 0, "rms_norm_eps is 0, not a number above nought"),
+            ("partial_rotary_factor", 2, "config.json: partial_rotary_factor is 2, not at most 1"),
             ("num_key_value_heads", 4, "a divisor of num_attention_heads, 6"),
             ("rms_norm_eps", [], "rms_norm_eps is []"),
             ("rms_norm_eps", float("nan"), "rms_norm_eps is nan"),
@@ -199,7 +228,10 @@ class TestBadConfig:
             ("quantization_config", {"quant_method": "mxfp4"}, "quantised by mxfp4"),
             ("quantization_config", {"bits": 4}, "quantised by unknown"),
             ("hidden_act", "xielu", "hidden_act 'xielu' is not supported"),
+            ("quantization", {"group_size": 64, "bits": 4}, "quantised by unknown"),
+            ("compression_config", {"quant_method": "sparseml"}, "quantised by sparseml"),
             ("is_encoder_decoder", True, "is_encoder_decoder"),
+            ("is_causal", False, "attention both ways"),
             ("use_bidirectional_attention", True, "use_bidirectional_attention"),
         ],
     )
@@ -243,6 +275,40 @@ class TestBadWeights:
     )
     def test_no_safetensors(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / WEIGHTS).write_bytes(content)
+        refused(tmp_path, "bad_file", WEIGHTS)
+
+    @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+    def test_a_pipe_is_not_waited_for(self, name: str, tmp_path: Path) -> None:
+        os.remove(tmp_path / name)
+        os.mkfifo(tmp_path / name)
+        refused(tmp_path, "bad_file", f"{name} is not a regular file")
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("data_offsets", [0, 1 << 62]),
+            ("data_offsets", [64, 0]),
+            ("data_offsets", [-64, 0]),
+            ("data_offsets", []),
+            ("shape", [1 << 40, 1 << 40]),
+            ("shape", [-1]),
+            ("shape", "x"),
+            ("dtype", "X9"),
+            ("dtype", None),
+        ],
+    )
+    def test_a_header_that_cannot_be(self, field: str, value: Any, tmp_path: Path) -> None:
+        edit_header(
+            tmp_path / WEIGHTS, lambda header: next(iter(header.values())).update({field: value})
+        )
+        refused(tmp_path, "bad_file", WEIGHTS)
+
+    def test_tensors_that_overlap(self, tmp_path: Path) -> None:
+        def overlap(header: dict[str, Any]) -> None:
+            first, second = list(header)[:2]
+            header[second] = header[first]
+
+        edit_header(tmp_path / WEIGHTS, overlap)
         refused(tmp_path, "bad_file", WEIGHTS)
 
     def test_a_tensor_missing(self, tmp_path: Path) -> None:

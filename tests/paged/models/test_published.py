@@ -30,6 +30,7 @@ from backends.paged.batch import BLOCK_SIZE, KvCache
 from backends.paged.decoder import Decoder
 from backends.paged.loader import load
 from backends.paged.rope import frequencies
+from backends.serving.engine import EngineError
 from swapper.core.checkpoint_footprint import CheckpointPlan, StoredTensor, kv_bytes
 from swapper.core.checkpoint_footprint import read_checkpoint_shape as read_shape
 from tests.paged.models import oracle
@@ -224,7 +225,7 @@ def test_a_tensor_less_is_missed(model: Model) -> None:
     last = f"layers.{model.spec.num_layers - 1}."
     name = next(name for name in model.tensors if last in name and "vision" not in name)
     some = {key: value for key, value in model.tensors.items() if key != name}
-    with pytest.raises(weights.EngineError, match=f"lacks {name}"):
+    with pytest.raises(EngineError, match=f"lacks {name}"):
         weights.plan(model.decoder, Headers(some), model.names)  # type: ignore[arg-type]
 
 
@@ -334,3 +335,31 @@ def small(config: dict[str, Any]) -> dict[str, Any]:
             key: value[: rotated // 2] for key, value in stretch.items() if type(value) is list
         }
     return config
+
+
+ODD = [
+    None, True, 0, -1, 1, 7, 1.5, -0.5, 1e-300, 1e308, float("nan"), float("inf"), 1 << 64, 10**400,
+    "", "x", "yarn", [], [[]], [None], [1.0] * 48, {}, {"a": 1}, {"rope_type": "yarn"},
+    {"full_attention": 3}, {"rope_type": "longrope", "factor": -1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", distinct())
+def test_whatever_a_setting_holds_is_understood_or_refused_in_a_sentence(name: str) -> None:
+    config = json.loads((FOLDER / f"{name}.json").read_text())
+    for place in (config, *(part for part in config.values() if isinstance(part, dict))):
+        for key in list(place):
+            kept = place[key]
+            for odd in ODD:
+                place[key] = odd
+                assert is_understood_or_refused(config)
+            place[key] = kept
+
+
+def is_understood_or_refused(config: dict[str, Any]) -> bool:
+    try:
+        ropes = describe(config)[0].ropes
+    except EngineError as error:
+        return error.kind in ("bad_file", "unsupported") and "\n" not in error.reason
+    found = [frequencies(rope, 4096) for rope in ropes]
+    return all(values.isfinite().all() and math.isfinite(scale) for values, scale in found)

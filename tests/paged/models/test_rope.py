@@ -94,6 +94,20 @@ def test_a_context_beside_wins() -> None:
     assert rope.parameters["original_max_position_embeddings"] == 256
 
 
+@pytest.mark.parametrize("stretched", [64, 512, 1024])
+def test_yarn_lengthens_the_context_that_is_served(stretched: int) -> None:
+    """Users add it and leave `max_position_embeddings`, 512 here, as it was."""
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": stretched // 4}
+    assert describe(LLAMA | {"rope_scaling": yarn})[0].max_context == max(512, stretched)
+
+
+@pytest.mark.parametrize("empty", [None, {}])
+def test_old_settings_that_are_empty_count_as_absent(empty: Any) -> None:
+    new = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5.0}
+    rope = describe(LLAMA | {"rope_scaling": empty, "rope_parameters": new})[0].ropes[0]
+    assert (rope.kind, rope.theta) == ("linear", 5.0)
+
+
 @pytest.mark.parametrize(
     ("scaling", "reason"),
     [
@@ -102,6 +116,22 @@ def test_a_context_beside_wins() -> None:
         ({"rope_type": "llama3", "factor": 8.0}, "lacks low_freq_factor"),
         ({"rope_type": "yarn", "factor": "4"}, "factor is '4', not a number"),
         ({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}, "list of 32 numbers"),
+        ({"type": "linear", "factor": 0}, "factor is 0, not a number above nought"),
+        ({"type": "linear", "factor": -2.0}, "factor is -2"),
+        ({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1.0}, "rope_theta is 1.0"),
+        ({"rope_type": "yarn", "factor": 4.0, "truncate": "no"}, "truncate is 'no'"),
+        (
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": "64"},
+            "original_max_position_embeddings is '64'",
+        ),
+        (
+            {**KINDS["llama3"], "rope_type": "llama3", "low_freq_factor": 4.0},
+            "low_freq_factor is 4.0, not below",
+        ),
+        (
+            {**KINDS["longrope"], "type": "longrope", "original_max_position_embeddings": 1},
+            "at least 2",
+        ),
     ],
 )
 def test_what_is_odd_is_refused(scaling: dict[str, Any], reason: str) -> None:
