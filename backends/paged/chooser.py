@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from backends.paged.device import Arriving, to_device
-from backends.paged.sampling import History, Settings, Way, sample, score
+from backends.paged.logprobs import score
+from backends.paged.sampling import Settings, Way, sample
 from backends.paged.sequence import Sequence
-from backends.serving.engine import Token
+from backends.paged.shaping import History
+from backends.serving.engine import SamplingParams, Token
 
 
 class Choosing(Protocol):
@@ -32,9 +34,12 @@ class Chosen:
         self._scored = [row for row, count in enumerate(self._num_top) if count is not None]
         arriving = [tokens]
         if self._scored:
-            rows = to_device(torch.tensor(self._scored), logits.device)
+            scored = tokens
+            if len(self._scored) < len(answers):
+                rows = to_device(torch.tensor(self._scored), logits.device)
+                logits, scored = logits.index_select(0, rows), tokens.index_select(0, rows)
             most = max(self._num_top[row] or 0 for row in self._scored)
-            scores = score(logits[rows], tokens[rows].clamp(min=0), most)
+            scores = score(logits, scored.clamp(min=0), most)
             arriving += [scores.chosen, scores.top_ids, scores.top]
         self._arriving = Arriving(arriving)
 
@@ -74,6 +79,12 @@ class Chooser:
         self._last: list[Choosing] = []
         self._settings = Settings.of([], vocab_size, device)
 
+    def warm_up(self) -> None:
+        """Choose once: a kernel is compiled when it is first needed, the same for all settings."""
+        settings = Settings.of([Way(SamplingParams(), 0)], self._vocab_size, self._device)
+        logits = torch.zeros(1, self._vocab_size, device=self._device)
+        sample(logits, settings, torch.zeros(1, dtype=torch.int64, device=self._device))
+
     def choose(
         self, logits: Tensor, answers: Ordered[Choosing], masks: Ordered[bytes | None]
     ) -> Chosen:
@@ -94,7 +105,7 @@ class Chooser:
         return Chosen(logits, chosen, answers)
 
     def _history(self, answers: Ordered[Choosing]) -> History | None:
-        rows = self._settings.penalised
+        rows = self._settings.shaping.penalised
         if not rows:
             return None
         sequences = [answers[row].sequence for row in rows]

@@ -102,6 +102,7 @@ class PagedEngine:
         def run() -> None:
             try:
                 stepper.runner.warm_up(stepper.scheduler.budget)
+                stepper.chooser.warm_up()
                 done.set_result(None)
             except Exception as error:  # noqa: BLE001 - whoever loads gets it
                 done.set_exception(error)

@@ -11,8 +11,10 @@ torch = pytest.importorskip("torch", reason="needs torch")
 
 from backends.llamacpp.sampler import Sampler, scored  # noqa: E402
 from backends.llamacpp.sequence import token_array  # noqa: E402
-from backends.paged import sampling  # noqa: E402
-from backends.paged.sampling import History, Settings, Way, sample, score  # noqa: E402
+from backends.paged.logprobs import score  # noqa: E402
+from backends.paged.randomness import key_of, uniform  # noqa: E402
+from backends.paged.sampling import Settings, Way, sample  # noqa: E402
+from backends.paged.shaping import History  # noqa: E402
 from backends.serving.engine import SamplingParams  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -161,8 +163,8 @@ def test_a_row_is_drawn_alike_whoever_stands_beside_it() -> None:
     assert torch.equal(turned.flip(0), together)
 
 
-def test_top_p_looks_further_where_few_are_too_few() -> None:
-    size = 4 * sampling.FEW
+def test_top_p_keeps_equal_logits_together() -> None:
+    size = 4096
     logits = np.zeros(size, np.float32)
     logits[: size // 2] = 0.5
     share = math.exp(0.5) / (math.exp(0.5) + 1)
@@ -179,11 +181,11 @@ def test_seed_and_position_make_it_repeatable() -> None:
 
 
 def test_random_numbers_are_spread_evenly() -> None:
-    keys = settings([way(seed) for seed in range(100)]).drawn.keys
-    numbers = torch.stack([sampling._uniform(keys, torch.full((100,), i)) for i in range(100)])
+    keys = [key_of(seed) for seed in range(100)]
+    numbers = torch.tensor([[uniform(key, i) for key in keys] for i in range(100)])
     assert 0 <= float(numbers.min()) < 0.001
     assert 0.999 < float(numbers.max()) < 1
-    counts = torch.histc(numbers.float(), 20, 0, 1)
+    counts = torch.histc(numbers, 20, 0, 1)
     assert float(counts.min()) > 400
     assert float(counts.max()) < 600
     centred = numbers - 0.5
