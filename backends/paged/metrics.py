@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from backends.paged.scheduler import Scheduler
+from backends.paged.sequence import BLOCK_SIZE, Sequence
 
 LATENCIES = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
              20.0, 40.0, 80.0, 160.0, 640.0, 2560.0)  # fmt: skip
@@ -65,10 +66,12 @@ class Counters:
     gap: Histogram = field(default_factory=lambda: Histogram(GAPS))
     whole: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
     queued: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
+    running: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
     prefill: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
     decode: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
     prompt_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
     answer_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
+    allowed_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
 
     def step(self, num_tokens: int) -> None:
         """A step was computed."""
@@ -85,15 +88,24 @@ class Counters:
         times.last = now
         self.answer_tokens += is_token
 
-    def finish(self, times: Times, reason: str, num_prompt: int, num_answer: int) -> None:
+    def begin(self, times: Times, now: float, sequence: Sequence) -> None:
+        """An answer's prompt is being read, or what of it is not cached."""
+        times.begun = now
+        self.prompt_tokens += sequence.num_prompt
+        self.looked_up_tokens += sequence.num_prompt
+        self.cached_tokens += sequence.num_cached or 0
+
+    def finish(self, times: Times, reason: str, sequence: Sequence) -> None:
         """An answer is whole."""
         self.finished[reason] += 1
         self.whole.add(times.last - times.arrived)
         self.queued.add(times.begun - times.arrived)
+        self.running.add(times.last - times.begun)
         self.prefill.add(times.first - times.begun)
         self.decode.add(times.last - times.first)
-        self.prompt_sizes.add(num_prompt)
-        self.answer_sizes.add(num_answer)
+        self.prompt_sizes.add(sequence.num_prompt)
+        self.answer_sizes.add(sequence.num_answer)
+        self.allowed_sizes.add(sequence.max_tokens)
 
 
 def render(model: str, scheduler: Scheduler, counters: Counters) -> str:
@@ -109,7 +121,7 @@ def render(model: str, scheduler: Scheduler, counters: Counters) -> str:
         ("prefix_cache_queries_total", "counter", "Prompt tokens looked up",
          counters.looked_up_tokens),
         ("prefix_cache_hits_total", "counter", "Prompt tokens found", counters.cached_tokens),
-        ("prompt_tokens_total", "counter", "Prompt tokens computed", counters.prompt_tokens),
+        ("prompt_tokens_total", "counter", "Prompt tokens, cached ones too", counters.prompt_tokens),
         ("generation_tokens_total", "counter", "Tokens generated", counters.answer_tokens),
     )  # fmt: skip
     histograms = (
@@ -118,15 +130,22 @@ def render(model: str, scheduler: Scheduler, counters: Counters) -> str:
         ("inter_token_latency_seconds", "Between two tokens", counters.gap),
         ("e2e_request_latency_seconds", "Until the last token", counters.whole),
         ("request_queue_time_seconds", "Until it is begun", counters.queued),
-        ("request_prefill_time_seconds", "From there to the first token", counters.prefill),
+        ("request_inference_time_seconds", "From there to the last token", counters.running),
+        ("request_prefill_time_seconds", "From its begin to the first token", counters.prefill),
         ("request_decode_time_seconds", "From there to the last", counters.decode),
         ("request_prompt_tokens", "Tokens of a prompt", counters.prompt_sizes),
         ("request_generation_tokens", "Tokens of an answer", counters.answer_sizes),
+        # Of several answers to one request vLLM counts the longest; here each is a request.
+        ("request_max_num_generation_tokens", "Tokens of an answer", counters.answer_sizes),
+        ("request_params_max_tokens", "Tokens an answer may have", counters.allowed_sizes),
     )
     lines: list[str] = []
     for name, kind, meaning, value in numbers:
         lines += _head(name, kind, meaning)
         lines.append(f"vllm:{name}{{{labels}}} {value:.10g}")
+    lines += _head("cache_config_info", "gauge", "The KV cache")
+    sizes = f'block_size="{BLOCK_SIZE}",num_gpu_blocks="{blocks.num_blocks}"'
+    lines.append(f"vllm:cache_config_info{{{labels},{sizes}}} 1")
     lines += _head("request_success_total", "counter", "Answers finished")
     for reason in ("stop", "length"):
         labelled = f'{labels},finished_reason="{reason}"'

@@ -189,12 +189,13 @@ class Stepper:
             end = begin + chunk.length
             task = self._tasks.get(chunk.sequence)
             if isinstance(task, Embedding):
-                self._count(chunk, task)
                 task.take(chunk, hidden[begin:end])
                 if chunk.is_last:
+                    self.counters.prompt_tokens += chunk.sequence.num_prompt
                     vectors.append((task, task.vector()))
             elif task is not None:
-                self._count(chunk, task)
+                if not task.times.begun:
+                    self.counters.begin(task.times, monotonic(), task.sequence)
                 if task.prompt_scores is not None:
                     scores += self._scores(task, chunk, hidden[begin:end])
                 if chunk.is_last:
@@ -287,19 +288,7 @@ class Stepper:
         answer.sequence.needs_all_rows = False
         return (None, *(scores[i] for i in range(1, answer.sequence.num_prompt)))
 
-    def _count(self, chunk: Chunk, task: Task) -> None:
-        sequence = chunk.sequence
-        if chunk.start < sequence.num_prompt and sequence.num_answer == 0:
-            self.counters.prompt_tokens += chunk.length
-            if isinstance(task, Answer) and not task.times.begun:
-                task.times.begun = monotonic()
-                self.counters.cached_tokens += sequence.num_cached or 0
-                self.counters.looked_up_tokens += sequence.num_prompt
-
     def _finish(self, task: Task, item: Progress | list[float] | EngineError) -> None:
         self.cancel(task)
         if isinstance(task, Answer) and isinstance(item, Progress) and item.finish_reason:
-            sequence = task.sequence
-            self.counters.finish(
-                task.times, item.finish_reason, sequence.num_prompt, sequence.num_answer
-            )
+            self.counters.finish(task.times, item.finish_reason, task.sequence)

@@ -45,6 +45,7 @@ async def test_embeddings_as_the_checkpoint_pools(
         vectors = await engine.embed(inputs)
         again = [(await engine.embed([tokens]))[0] for tokens in inputs]
         assert engine._stepper.scheduler.num_preempted > 0
+        assert engine._stepper.counters.prompt_tokens == 2 * sum(map(len, inputs))
         hidden = [_hidden(engine, tokens) for tokens in inputs]
     for vector, other, rows in zip(vectors, again, hidden, strict=True):
         pooled = {"mean": rows.mean(0), "last": rows[-1], "cls": rows[0]}[pooling]

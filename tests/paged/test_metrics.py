@@ -33,14 +33,18 @@ def test_every_number_stands_under_its_name() -> None:
     scheduler.schedule()
     scheduler.preempt(scheduler.running[0])
     scheduler.schedule()
-    counters = Counters(prompt_tokens=7, looked_up_tokens=9, cached_tokens=2)
+    counters = Counters()
     counters.step(48)
     counters.step(3)
-    times = Times(arrived=10.0, begun=11.0)
+    asked = Sequence(9, [7] * 6, 8)
+    asked.num_cached = 2
+    times = Times(arrived=10.0)
+    counters.begin(times, 11.0, asked)
     counters.answered(times, 13.0, is_token=True)
     counters.answered(times, 17.0, is_token=True)
     counters.answered(times, 18.5, is_token=False)
-    counters.finish(times, "stop", 6, 4)
+    asked.tokens += [1, 2, 3, 4]
+    counters.finish(times, "stop", asked)
     page = render("m", scheduler, counters)
     found = {name: float(value) for name, value in SAMPLE.findall(page)}
     assert found == {
@@ -48,9 +52,9 @@ def test_every_number_stands_under_its_name() -> None:
         "num_requests_waiting": 3,
         "kv_cache_usage_perc": 3 / 16,
         "num_preemptions_total": 1,
-        "prefix_cache_queries_total": 9,
+        "prefix_cache_queries_total": 6,
         "prefix_cache_hits_total": 2,
-        "prompt_tokens_total": 7,
+        "prompt_tokens_total": 6,
         "generation_tokens_total": 2,
         "iteration_tokens_total_sum": 51,
         "iteration_tokens_total_count": 2,
@@ -62,6 +66,8 @@ def test_every_number_stands_under_its_name() -> None:
         "e2e_request_latency_seconds_count": 1,
         "request_queue_time_seconds_sum": 1,
         "request_queue_time_seconds_count": 1,
+        "request_inference_time_seconds_sum": 7.5,
+        "request_inference_time_seconds_count": 1,
         "request_prefill_time_seconds_sum": 2,
         "request_prefill_time_seconds_count": 1,
         "request_decode_time_seconds_sum": 5.5,
@@ -70,7 +76,13 @@ def test_every_number_stands_under_its_name() -> None:
         "request_prompt_tokens_count": 1,
         "request_generation_tokens_sum": 4,
         "request_generation_tokens_count": 1,
+        "request_max_num_generation_tokens_sum": 4,
+        "request_max_num_generation_tokens_count": 1,
+        "request_params_max_tokens_sum": 8,
+        "request_params_max_tokens_count": 1,
     }
+    sizes = f'block_size="{BLOCK_SIZE}",num_gpu_blocks="16"'
+    assert f'vllm:cache_config_info{{model_name="m",engine="0",{sizes}}} 1\n' in page
     assert (
         'vllm:request_success_total{model_name="m",engine="0",finished_reason="stop"} 1\n' in page
     )
