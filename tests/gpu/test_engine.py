@@ -89,6 +89,34 @@ async def test_seeded_answers_do_not_depend_on_neighbours(
         assert beside == alone
 
 
+async def test_nothing_but_reading_waits_for_the_device(
+    gpu: torch.device, tiny: Path, open_engine: OpenEngine
+) -> None:
+    """torch raises where it would wait, but for the event that a step's tokens come with."""
+    ways: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.7, "top_p": 0.95},
+        {"temperature": 1.0, "top_k": 20, "logprobs": 3},
+        {"temperature": 1.0, "frequency_penalty": 0.5, "logit_bias": {5: 1.0}},
+    ]
+    async with open_engine(tiny, parallel=8) as engine:
+        client = EngineClient(engine)
+
+        async def ask_all() -> list[list[int]]:
+            asked = zip(PROMPTS, [*ways, *ways], strict=False)
+            return await asyncio.gather(
+                *(client.ask(prompt, COUNT, seed=1, **way) for prompt, way in asked)
+            )
+
+        for _ in range(2):
+            expected = await ask_all()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            assert await ask_all() == expected
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 async def test_asleep_it_holds_nothing_and_awake_it_answers_as_before(
     tiny: Path, open_engine: OpenEngine, expected: Any
 ) -> None:

@@ -7,6 +7,9 @@ import torch
 
 from backends.paged import kernels
 from backends.paged.kernels import reference
+from backends.paged.sampling import Settings, Way, sample
+from backends.paged.spec import Activation
+from backends.serving.engine import SamplingParams
 from tests.paged.kernels.world import Heads, error, poisoned
 
 pytestmark = pytest.mark.gpu
@@ -48,3 +51,54 @@ def test_rotate_and_store(device: torch.device, half: int, dtype: torch.dtype) -
     for found, wanted in zip(run(device), run(torch.device("cpu")), strict=True):
         assert torch.equal(found.isnan(), wanted.isnan())
         assert error(found.nan_to_num(0.0), wanted.nan_to_num(0.0)) < LIMITS[dtype]
+
+
+@every_dtype
+@pytest.mark.parametrize("num_tokens", [1, 5, 700])
+def test_experts(device: torch.device, num_tokens: int, dtype: torch.dtype) -> None:
+    count, per_token, width, inner = 6, 2, 200, 136
+    x, scores = torch.randn(num_tokens, width).to(dtype), torch.randn(num_tokens, count).to(dtype)
+    scores[:, 3] = -9.0  # nobody's first choice
+    weight = (torch.randn(count, 2 * inner, width) * width**-0.5).to(dtype)
+    bias = torch.randn(count, 2 * inner).to(dtype)
+    back = (torch.randn(count, width, inner) * inner**-0.5).to(dtype)
+
+    def run(where: torch.device) -> torch.Tensor:
+        routes = kernels.route(scores.to(where), per_token, normalized=True)
+        gate_up = (x.to(where), weight.to(where), bias.to(where))
+        rows = kernels.expert_products(*gate_up, routes, Activation("silu"))
+        by_pair = kernels.expert_products(rows, back.to(where), None, routes)
+        return kernels.combine(by_pair, routes.shares).cpu()
+
+    found = run(device)
+    assert error(found, run(torch.device("cpu"))) < 4 * LIMITS[dtype]
+    assert torch.equal(found, run(device))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"temperature": 0.0},
+        {"temperature": 1.0},
+        {"temperature": 0.7, "top_p": 0.95},
+        {"temperature": 1.0, "top_k": 40},
+        {"temperature": 1.2, "top_k": 50, "top_p": 0.9, "min_p": 0.02},
+        {"temperature": 1.0, "typical_p": 0.8},
+        {"temperature": 1.0, "logit_bias": {3: 5.0, 8: -100.0}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("vocab_size", [1000, 151936])
+def test_choosing(device: torch.device, vocab_size: int, way: dict[str, float]) -> None:
+    """The same random numbers, so the same tokens, but where sums end within rounding of one."""
+    cpu, rows = torch.device("cpu"), 256
+    logits = torch.randn(rows, vocab_size) * 3
+    params = SamplingParams(**way)  # type: ignore[arg-type]
+    ways = [Way(params, seed) for seed in range(rows)]
+    positions = torch.arange(rows)
+
+    def run(where: torch.device) -> torch.Tensor:
+        settings = Settings.of(ways, vocab_size, where)
+        return sample(logits.to(where), settings, positions.to(where)).cpu()
+
+    assert int((run(device) != run(cpu)).sum()) <= (2 if params.temperature else 0)
