@@ -101,9 +101,8 @@ class Scheduler:
 
     def _admit(self) -> None:
         room = self.blocks.num_free - sum(map(_blocks_ahead, self.running))
-        busy = sum(min(sequence.num_left, self.budget) for sequence in self.running)
         for sequence in list(self.waiting):
-            if not self._seats or busy >= self.budget:
+            if not self._seats:
                 return
             if sequence.is_ahead:
                 continue
@@ -116,7 +115,6 @@ class Scheduler:
                 return
             room -= wanted
             self._start(sequence, known)
-            busy += sequence.num_left
 
     def _known_beginning(self, sequence: Sequence) -> list[int]:
         """Blocks to take over. At least one token is left to compute: the next one comes out of it."""
