@@ -235,6 +235,14 @@ def test_a_sequence_as_large_as_the_cache_finishes_beside_others() -> None:
     assert len(machine.finished) == 3
 
 
+def test_a_budget_of_one_token_is_enough() -> None:
+    machine = Machine(8, budget=1)
+    for serial in range(3):
+        machine.scheduler.add(Sequence(serial, [serial] * 20, 4))
+    machine.run()
+    assert len(machine.finished) == 3
+
+
 def test_a_sequence_larger_than_the_cache_is_noticed() -> None:
     machine = Machine(2)
     machine.scheduler.add(Sequence(0, [3] * 40, 40))
