@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -14,6 +16,25 @@ HAS_TRITON = find_spec("triton") is not None
 def runs_triton(tensor: Tensor) -> bool:
     """Whether Triton does what is done to `tensor`; else torch does. Decided here for all kernels."""
     return HAS_TRITON and tensor.is_cuda
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What the shapes of kernels follow from."""
+
+    generation: int  # major compute capability: 8 Ampere and Ada, 9 Hopper, 10 and 12 Blackwell
+    shared_memory: int  # bytes that one program may have
+    num_multiprocessors: int
+
+
+@cache
+def gpu_of(device: torch.device) -> Gpu:
+    found = torch.cuda.get_device_properties(device)
+    return Gpu(
+        generation=found.major,
+        shared_memory=found.shared_memory_per_block_optin,  # type: ignore[attr-defined]
+        num_multiprocessors=found.multi_processor_count,
+    )
 
 
 class Arriving:

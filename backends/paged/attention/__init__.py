@@ -6,7 +6,7 @@ from torch import Tensor
 
 from backends.paged.attention import reference
 from backends.paged.batch import Batch
-from backends.paged.device import runs_triton
+from backends.paged.device import gpu_of, runs_triton
 
 
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
@@ -38,7 +38,15 @@ def attend(
         from backends.paged.attention import kernel
 
         return kernel.attend(
-            q, k_cache, v_cache, batch, scale=scale, window=window, softcap=softcap, sinks=sinks
+            q,
+            k_cache,
+            v_cache,
+            batch,
+            gpu_of(q.device),
+            scale=scale,
+            window=window,
+            softcap=softcap,
+            sinks=sinks,
         )
     return reference.attend(
         q, k_cache, v_cache, batch, scale=scale, window=window, softcap=softcap, sinks=sinks

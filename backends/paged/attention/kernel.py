@@ -22,11 +22,14 @@ import triton.language as tl
 from torch import Tensor
 
 from backends.paged.batch import Batch
+from backends.paged.device import Gpu
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 MIN_TILES = tl.constexpr(4)  # that a program of a divided context reads, where there are so many
-MAX_SPLITS = 64
-PROGRAMS = 528  # to aim at when contexts are divided: four for each multiprocessor of an H200
+MAX_SPLITS = tl.constexpr(64)
+HOPPER = 9
+READING_SHARED_MEMORY = (HOPPER, 10, 11)  # by wgmma and tcgen05; others have mma.sync, of registers
+PROGRAMS = 4  # of one multiprocessor, to aim at when contexts are divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +42,41 @@ class Shape:
     num_stages: int
 
 
-def decode_shape(group: int, dim: int, itemsize: int) -> Shape:
+def decode_shape(group: int, dim: int, itemsize: int, gpu: Gpu) -> Shape:
+    """Two programs at least fit on a multiprocessor, with a tile of keys and values for each stage. A
+    tile has 16 keys at least: of heads of 256 in float32, one program fits on the smallest cards."""
     rows = max(16, triton.next_power_of_2(group))
-    is_wide = triton.next_power_of_2(dim) > 128
+    stages = 3
+    per_key = 2 * triton.next_power_of_2(dim) * itemsize
+    room = gpu.shared_memory // (2 * stages * per_key)
     if itemsize > 2:
-        return Shape(rows, 16 if is_wide else 32, num_warps=8, num_stages=3)
-    return Shape(rows, 32 if is_wide else 64, num_warps=4, num_stages=3)
+        return Shape(rows, _power_of_2(room, 16, 32), num_warps=8, num_stages=stages)
+    return Shape(rows, _power_of_2(room, 16, 64), num_warps=4, num_stages=stages)
 
 
-def prefill_shape(group: int, dim: int, itemsize: int) -> Shape:
+def prefill_shape(group: int, dim: int, itemsize: int, gpu: Gpu) -> Shape:
+    """As much as spills no registers, which is more where matrix instructions read shared memory."""
     least = triton.next_power_of_2(group)
     is_wide = triton.next_power_of_2(dim) > 128
+    is_tall = gpu.generation in READING_SHARED_MEMORY
     if itemsize > 2:  # the tensor cores would round what is wanted in full
-        return Shape(max(16 if is_wide else 32, least), 16, num_warps=8, num_stages=2)
+        stages = 2 if is_wide or is_tall else 3
+        return Shape(max(16 if is_wide else 32, least), 16, num_warps=8, num_stages=stages)
     if is_wide:
-        return Shape(max(128, least), 32, num_warps=8, num_stages=2)
-    return Shape(max(128, least), 64, num_warps=8, num_stages=3)
+        return Shape(max(128 if gpu.generation == HOPPER else 64, least), 32, 8, num_stages=2)
+    return Shape(max(128, least), 64 if is_tall else 32, num_warps=8, num_stages=3)
 
 
-def num_splits(num_sequences: int, num_kv_heads: int, max_context: int, tile: int) -> int:
+def num_splits(num_sequences: int, num_kv_heads: int, max_context: int, tile: int, gpu: Gpu) -> int:
     """Programs that share one sequence's context; a power of two."""
-    wanted = triton.cdiv(PROGRAMS, num_sequences * num_kv_heads)
+    wanted = triton.cdiv(PROGRAMS * gpu.num_multiprocessors, num_sequences * num_kv_heads)
     useful = triton.cdiv(triton.cdiv(max_context, tile), MIN_TILES.value)
-    return min(int(triton.next_power_of_2(max(1, min(wanted, useful)))), MAX_SPLITS)
+    return min(int(triton.next_power_of_2(max(1, min(wanted, useful)))), int(MAX_SPLITS.value))
+
+
+def _power_of_2(most: int, lower: int, upper: int) -> int:
+    """The largest that is no more than `most`, between two others."""
+    return min(max(1 << (max(most, 1).bit_length() - 1), lower), upper)
 
 
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
@@ -81,6 +96,7 @@ def attend(
     k_cache: Tensor,
     v_cache: Tensor,
     batch: Batch,
+    gpu: Gpu,
     *,
     scale: float,
     window: int = 0,
@@ -92,8 +108,8 @@ def attend(
     block_size, num_kv_heads = k_cache.shape[1:3]
     group, num_sequences = num_heads // num_kv_heads, len(batch.context_lengths)
     width = triton.next_power_of_2(dim)
-    shape = decode_shape(group, dim, k_cache.element_size())
-    splits = num_splits(num_sequences, num_kv_heads, batch.max_context_length, shape.tile)
+    shape = decode_shape(group, dim, k_cache.element_size(), gpu)
+    splits = num_splits(num_sequences, num_kv_heads, batch.max_context_length, shape.tile, gpu)
     out = q.new_empty(q.shape)
     parts, sums = out, out
     if splits > 1:
@@ -116,12 +132,12 @@ def attend(
     launch(num_sequences, splits, shape, True)
     if splits > 1:
         _join[(num_sequences, num_heads)](
-            parts, sums, out, batch.query_starts, batch.context_lengths, window,
-            out.stride(0), out.stride(1), DIM=dim, WIDTH=width, SPLITS=splits, TILE=shape.tile,
+            parts, sums, out, batch.query_starts, batch.context_lengths, window, splits,
+            out.stride(0), out.stride(1), DIM=dim, WIDTH=width, TILE=shape.tile,
             HAS_WINDOW=window > 0, num_warps=4,
         )  # fmt: skip
     if batch.max_query_length > 1:
-        tall = prefill_shape(group, dim, k_cache.element_size())
+        tall = prefill_shape(group, dim, k_cache.element_size(), gpu)
         launch(num_tokens // (tall.rows // group) + num_sequences, 1, tall, False)
     return out
 
@@ -242,11 +258,10 @@ def _attend(
         )
 
 
-@triton.jit(do_not_specialize=["window"])
+@triton.jit(do_not_specialize=["window", "num_splits"])
 def _join(
-    parts, sums, out, query_starts, context_lengths, window, out_token, out_head,
-    DIM: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr, TILE: tl.constexpr,
-    HAS_WINDOW: tl.constexpr,
+    parts, sums, out, query_starts, context_lengths, window, num_splits, out_token, out_head,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, HAS_WINDOW: tl.constexpr,
 ):  # fmt: skip
     """Grid: sequences, heads. Only the parts that were written are read."""
     sequence, head = tl.program_id(0), tl.program_id(1)
@@ -255,10 +270,10 @@ def _join(
         return
     at = tl.load(context_lengths + sequence) - 1
     begin, end = _tiles(at, at, window, TILE, HAS_WINDOW)
-    share = _share(end - begin, SPLITS)
-    splits = tl.arange(0, SPLITS)
+    share = _share(end - begin, num_splits)
+    splits = tl.arange(0, MAX_SPLITS)
     is_part = splits * share < end - begin
-    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * SPLITS + splits
+    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * num_splits + splits
     best = tl.load(sums + part * 2, mask=is_part, other=float("-inf"))
     total = tl.load(sums + part * 2 + 1, mask=is_part, other=0.0)
     top = tl.max(best, 0)

@@ -49,8 +49,13 @@ def _launch_norm(
     _norm[(num_tokens * num_heads,)](
         x, residual, total, out, weight, x.stride(0), x.stride(1), eps,
         HEADS=num_heads, SIZE=width, WIDTH=padded, UNIT_OFFSET=unit_offset, ADDS=adds,
-        num_warps=min(max(padded // 512, 1), 8),
+        num_warps=norm_warps(padded),
     )  # fmt: skip
+
+
+def norm_warps(padded: int) -> int:
+    """For a row of so many values."""
+    return min(max(padded // 512, 1), 8)
 
 
 def gated(x: Tensor, kind: str) -> Tensor:

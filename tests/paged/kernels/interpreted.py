@@ -7,16 +7,21 @@ its arithmetic wrong.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import product
 
 import pytest
 import torch
 import triton
+from torch import Tensor
 
 from backends.paged.attention import kernel
 from backends.paged.attention import reference as attention_reference
 from backends.paged.kernels import fused, reference
 from backends.paged.spec import Activation
+from tests.paged.kernels.cards import CARDS, HEAD_DIMS
 from tests.paged.kernels.world import Features, Heads, answers, error, plainly, poisoned, world
 
 # Where a sigmoid is 0, numpy says that its exponential is beyond all bounds.
@@ -25,6 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarn
 LIMITS = {torch.float32: 3e-6, torch.float16: 3e-3}
 DTYPES = list(LIMITS)
 
+# Cards that have every shape of any; the second divides a context among fewer programs.
+TRIED = ("H200", "RTX 3090")
 SPLIT = [(600, 1), (3, 1), (255, 1)]  # contexts that are divided, and one too short for it
 MIXED = [(300, 1), (0, 40), (33, 5), (0, 1)]
 CASES = [
@@ -34,6 +41,8 @@ CASES = [
     (MIXED, Heads(2, 2, 16), Features()),
     (MIXED, Heads(1, 7, 80), Features(window=50, softcap=20.0, has_sinks=True)),
     (MIXED, Heads(1, 4, 64), Features(window=9)),
+    (MIXED, Heads(1, 2, 128), Features()),
+    (MIXED, Heads(1, 4, 256), Features(window=40, softcap=20.0)),
 ]
 
 
@@ -41,25 +50,49 @@ def test_this_is_the_interpreter() -> None:
     assert triton.knobs.runtime.interpret
 
 
+def attend_on(card: str) -> Callable[..., Tensor]:
+    return partial(kernel.attend, gpu=CARDS[card].gpu)
+
+
+on_h200 = attend_on("H200")
+
+
+@pytest.mark.parametrize("card", TRIED)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("lengths", "heads", "features"), CASES)
-def test_attention(lengths, heads: Heads, features: Features, dtype: torch.dtype) -> None:
+def test_attention(
+    lengths, heads: Heads, features: Features, dtype: torch.dtype, card: str
+) -> None:
     there = world(lengths, heads, dtype)
-    found = answers(kernel.attend, there, features)
+    found = answers(attend_on(card), there, features)
     assert error(found, plainly(there, features)) < LIMITS[dtype]
+
+
+def test_what_any_card_gets_is_among_these() -> None:
+    """Numbers of warps and stages are nothing to the interpreter."""
+
+    def tiles(dims: Iterable[int], cards: Iterable[str]) -> set[tuple[bool, int, int, int]]:
+        return {
+            (shaped is kernel.decode_shape, dtype.itemsize, shape.rows, shape.tile)
+            for shaped in (kernel.decode_shape, kernel.prefill_shape)
+            for card, dim, dtype in product(cards, dims, DTYPES)
+            for shape in (shaped(4, dim, dtype.itemsize, CARDS[card].gpu),)
+        }
+
+    assert tiles(HEAD_DIMS, CARDS) <= tiles([heads.dim for _, heads, _ in CASES], TRIED)
 
 
 def test_bfloat16_is_read_and_written() -> None:
     there = world(MIXED, Heads(2, 2, 16), torch.bfloat16)
-    assert error(answers(kernel.attend, there, Features()), plainly(there, Features())) < 2e-2
+    assert error(answers(on_h200, there, Features()), plainly(there, Features())) < 2e-2
 
 
 def test_attention_over_strided_queries() -> None:
     there = world(MIXED, Heads(2, 2, 16))
     fused_rows = torch.cat((there.q, torch.full_like(there.q, float("nan"))), dim=1)
     strided = replace(there, q=fused_rows[:, : there.q.shape[1]])
-    found = answers(kernel.attend, strided, Features())
-    assert torch.equal(found, answers(kernel.attend, there, Features()))
+    found = answers(on_h200, strided, Features())
+    assert torch.equal(found, answers(on_h200, there, Features()))
 
 
 @pytest.mark.parametrize("is_padded", [False, True])
@@ -80,7 +113,7 @@ def test_padding_of_a_captured_graph_disturbs_nobody(is_padded: bool) -> None:
             max_context_length=4096,
         ),
     )
-    found = answers(kernel.attend, padded, Features())
+    found = answers(on_h200, padded, Features())
     assert error(found[:count], plainly(there, Features())) < 3e-6
     assert not found[count:].any()
     other = answers(attention_reference.attend, padded, Features())
