@@ -33,8 +33,12 @@ class Machine:
         self.scheduler = Scheduler(blocks, budget=self.budget, max_running=self.max_running)
 
     def step(self) -> list[Chunk]:
+        before = list(self.scheduler.running)
         chunks = self.scheduler.schedule()
         self.scheduler.check_integrity()
+        stayed = [sequence.serial for sequence in self.scheduler.running]
+        for sequence in before:
+            assert sequence.is_running or sequence.serial > max(stayed), "not the youngest"
         assert sum(chunk.length for chunk in chunks) <= self.budget
         assert len({chunk.sequence for chunk in chunks}) == len(chunks)
         for chunk in chunks:
