@@ -18,6 +18,7 @@ from swapper.core.checkpoint_footprint import StoredTensor
 from swapper.errors import ConfigError
 
 INDEX = "model.safetensors.index.json"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _LONGEST_HEADER = 100 << 20  # bytes; the format's own limit
 
 
@@ -58,7 +59,9 @@ def _files(folder: Path) -> list[Path]:
         found = sorted(path.name for path in folder.glob("*.safetensors"))
         names = ["model.safetensors"] if "model.safetensors" in found else found[:1]
     if not names:
-        raise ConfigError(f"{folder.name} holds no safetensors")
+        pickled = any(path.suffix in _PICKLED for path in folder.iterdir())
+        reason = "pickled weights only, which are never loaded" if pickled else "no safetensors"
+        raise ConfigError(f"{folder.name} holds {reason}")
     paths = [folder / os.path.basename(name) for name in names]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:

@@ -84,6 +84,16 @@ def test_a_missing_configuration_is_told(make_checkpoint: Make) -> None:
         read_checkpoint(folder)
 
 
+def test_pickled_weights_are_told(make_checkpoint: Make) -> None:
+    folder = make_checkpoint()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="model holds no safetensors"):
+        read_checkpoint(folder)
+    (folder / "pytorch_model.bin").touch()
+    with pytest.raises(ConfigError, match="model holds pickled weights only"):
+        read_checkpoint(folder)
+
+
 def test_sizes_of_an_8b_llama() -> None:
     config = {
         "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "dtype": "bfloat16",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,14 @@ def test_every_architecture_is_among_them() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(PARAMETERS)
     configs = [json.loads(path.read_text()) for path in FOLDER.glob("*.json")]
     assert {config["architectures"][0] for config in configs} == set(ARCHITECTURES)
+
+
+def test_every_architecture_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[3] / "docs/models.md").read_text()
+    assert set(re.findall(r"`(\w+(?:ForCausalLM|ForConditionalGeneration))`", page)) == set(
+        ARCHITECTURES
+    )
+    assert f"{len(PARAMETERS)} published configurations" in page
 
 
 def test_all_of_it_is_loaded_and_nothing_is_left_over(model: Model) -> None:
