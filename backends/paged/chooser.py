@@ -112,6 +112,7 @@ class Chooser:
         return History.of(
             [sequence.tokens for sequence in sequences],
             [sequence.num_prompt for sequence in sequences],
+            [answers[row].way.params for row in rows],
             self._device,
         )
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def is_penalised(params: SamplingParams) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The tokens so far of the rows named by `Shaping.penalised`, in that order."""
+    """The tokens that count for the rows named by `Shaping.penalised`, in that order."""
 
     tokens: Tensor  # [P, longest] int64, prompt first; beyond a row's length: anything in the vocabulary
     lengths: Tensor  # [P, 1] int64
@@ -34,14 +35,30 @@ class History:
 
     @classmethod
     def of(
-        cls, tokens: Sequence[Sequence[int]], num_prompt: Sequence[int], device: torch.device
+        cls,
+        tokens: Sequence[Sequence[int]],
+        num_prompt: Sequence[int],
+        params: Sequence[SamplingParams],
+        device: torch.device,
     ) -> History:
-        lengths = [len(row) for row in tokens]
-        padded = torch.zeros(len(tokens), max(lengths, default=0), dtype=torch.int64)
-        for row, known in zip(padded, tokens, strict=True):
-            row[: len(known)] = torch.as_tensor(known, dtype=torch.int64)
-        counts = to_device(torch.tensor([lengths, num_prompt], dtype=torch.int64), device)
-        return cls(to_device(padded, device), counts[0, :, None], counts[1, :, None])
+        """Of each row all its tokens, how many of them are the prompt's, and how it is sampled."""
+        starts = [_start(*row) for row in zip(tokens, num_prompt, params, strict=True)]
+        lengths = [len(row) - start for row, start in zip(tokens, starts, strict=True)]
+        prompts = [max(0, n - start) for n, start in zip(num_prompt, starts, strict=True)]
+        padded = np.zeros((len(tokens), max(lengths, default=0)), np.int64)
+        for row, known, start in zip(padded, tokens, starts, strict=True):
+            row[: len(known) - start] = known[start:]
+        counts = to_device(torch.tensor([lengths, prompts], dtype=torch.int64), device)
+        return cls(
+            to_device(torch.from_numpy(padded), device), counts[0, :, None], counts[1, :, None]
+        )
+
+
+def _start(tokens: Sequence[int], num_prompt: int, params: SamplingParams) -> int:
+    """Where the tokens begin that count."""
+    near = len(tokens) - params.penalty_last_n if params.penalty_last_n >= 0 else 0
+    counts_prompt = params.repetition_penalty != 1.0
+    return max(0, near, 0 if counts_prompt else min(num_prompt, len(tokens)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +66,6 @@ class _Penalties:
     """Of the penalised rows, P of them."""
 
     rows: Tensor  # [P, 1] int64
-    reach: Tensor  # [P, 1] int64, tokens looked back over
     repetition: Tensor  # [P, 1] float32
     presence: Tensor  # [P, 1] float32
     frequency: Tensor  # [P, 1] float32
@@ -119,10 +135,10 @@ def shape(
 def _penalise(logits: Tensor, penalties: _Penalties, history: History) -> None:
     """A token that occurred more than once is written more than once, each time with the same."""
     places = torch.arange(history.tokens.shape[1], device=logits.device)
-    near = (places < history.lengths) & (places >= history.lengths - penalties.reach)
-    answered = near & (places >= history.num_prompt)
+    known = places < history.lengths
+    answered = known & (places >= history.num_prompt)
     counts = logits.new_zeros(2, len(history.tokens), logits.shape[1])
-    counts[0].scatter_add_(1, history.tokens, near.to(logits.dtype))
+    counts[0].scatter_add_(1, history.tokens, known.to(logits.dtype))
     counts[1].scatter_add_(1, history.tokens, answered.to(logits.dtype))
     seen, said = counts[0].gather(1, history.tokens), counts[1].gather(1, history.tokens)
     values = logits[penalties.rows, history.tokens]
@@ -146,14 +162,13 @@ def _penalties(
     rows: Sequence[int], params: Sequence[SamplingParams], device: torch.device
 ) -> _Penalties:
     of = [params[row] for row in rows]
-    reach = [p.penalty_last_n if p.penalty_last_n >= 0 else 1 << 40 for p in of]
-    whole = to_device(torch.tensor([rows, reach], dtype=torch.int64), device)[..., None]
     reals = [
         [p.repetition_penalty for p in of],
         [p.presence_penalty for p in of],
         [p.frequency_penalty for p in of],
     ]
-    return _Penalties(*whole, *_reals(reals, device)[..., None])
+    places = to_device(torch.tensor(rows, dtype=torch.int64), device)[:, None]
+    return _Penalties(places, *_reals(reals, device)[..., None])
 
 
 def _places(

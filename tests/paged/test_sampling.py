@@ -42,11 +42,12 @@ def one(
     mask=None,
     **how,
 ) -> int:
+    told = way(**how)
     chosen = sample(
         torch.from_numpy(logits)[None],
-        settings([way(**how)], len(logits)),
+        settings([told], len(logits)),
         torch.tensor([position]),
-        History.of([tokens], [num_prompt], CPU),
+        History.of([tokens], [num_prompt], [told.params], CPU),
         mask,
     )
     return int(chosen)
@@ -130,11 +131,32 @@ def test_greedy_is_the_other_engine_s_to_the_token(params, seed: int) -> None:
     assert one(logits, tokens, 3, temperature=0.0, banned=banned, **params) == theirs
 
 
+@pytest.mark.parametrize(
+    ("params", "counted", "of_prompt"),
+    [
+        ({"repetition_penalty": 1.1}, [1, 2, 3, 4, 5], 3),
+        ({"repetition_penalty": 1.1, "penalty_last_n": 3}, [3, 4, 5], 1),
+        ({"repetition_penalty": 1.1, "penalty_last_n": 9}, [1, 2, 3, 4, 5], 3),
+        ({"presence_penalty": 1.0}, [4, 5], 0),
+        ({"frequency_penalty": 1.0, "penalty_last_n": 1}, [5], 0),
+    ],
+    ids=str,
+)
+def test_only_tokens_that_count_go_to_the_device(
+    params: dict[str, float], counted: list[int], of_prompt: int
+) -> None:
+    history = History.of([[1, 2, 3, 4, 5]], [3], [way(**params).params], CPU)
+    assert history.tokens.tolist() == [counted]
+    assert history.lengths.tolist() == [[len(counted)]]
+    assert history.num_prompt.tolist() == [[of_prompt]]
+
+
 def test_logits_are_not_changed() -> None:
     logits = torch.from_numpy(row())[None]
     before = logits.clone()
-    rows = settings([way(banned=[3], logit_bias={4: 9.0}, repetition_penalty=1.5, top_p=0.5)])
-    sample(logits, rows, torch.tensor([0]), History.of([[1, 2]], [1], CPU))
+    told = way(banned=[3], logit_bias={4: 9.0}, repetition_penalty=1.5, top_p=0.5)
+    history = History.of([[1, 2]], [1], [told.params], CPU)
+    sample(logits, settings([told]), torch.tensor([0]), history)
     assert torch.equal(logits, before)
 
 
@@ -150,10 +172,10 @@ def test_a_row_is_drawn_alike_whoever_stands_beside_it() -> None:
     logits = logits.to(torch.bfloat16).float()  # many are equal
     positions = torch.arange(len(ways)) * 7
     history = {2: [5, 6, 7]}
-    penalised = History.of([history[2]], [1], CPU)
+    penalised = History.of([history[2]], [1], [ways[2].params], CPU)
     together = sample(logits, settings(ways, size), positions, penalised)
     for i, single in enumerate(ways):
-        past = History.of([history[i]], [1], CPU) if i in history else None
+        past = History.of([history[i]], [1], [single.params], CPU) if i in history else None
         alone = sample(logits[i : i + 1], settings([single], size), positions[i : i + 1], past)
         assert int(alone) == int(together[i]), single
     order = list(reversed(range(len(ways))))

@@ -21,7 +21,7 @@ NUM_WARPS = 16
 
 
 def choose(logits: Tensor, reals: Tensor, whole: Tensor, positions: Tensor) -> Tensor:
-    """A token for each row of `logits`, [B, V] float32, V up to 2^18: [B] int64; -1 where nothing may follow.
+    """A token for each row of `logits`, [B, V] float32, V below 2^19: [B] int64; -1 where nothing may follow.
 
     `reals`, [B, 4] float32, and `whole`, [B, 2] int64, are those of `sampling.Settings`; `positions`, [B]
     int64.
@@ -224,7 +224,7 @@ def _drawn(logits, vocab_size, low, high, temperature, number, TILE: tl.constexp
 
 @triton.jit
 def _shares(logits, i, vocab_size, low, high, temperature):
-    """Weights in units of which the best has 2^44, so that the sum of 2^18 fits."""
+    """Weights in units of which the best has 2^44, so that the sum of almost 2^19 fits."""
     values = tl.load(logits + i, mask=i < vocab_size, other=-float("inf"))
     weights = tl.exp((values - high) / temperature)
     return tl.where((values >= low) & (values <= high), weights * 17592186044416.0, 0.0).to(
