@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from backends.paged.device import runs_triton
+from backends.paged.device import gpu_of, runs_triton
 from backends.paged.kernels import reference
 from backends.paged.kernels.routes import Routes
 from backends.paged.spec import Activation
@@ -67,7 +67,7 @@ def expert_products(
     if runs_triton(x):
         from backends.paged.kernels import grouped
 
-        return grouped.expert_products(x, weight, bias, routes, activation)
+        return grouped.expert_products(x, weight, bias, routes, gpu_of(x.device), activation)
     return reference.expert_products(x, weight, bias, routes, activation)
 
 

@@ -20,12 +20,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.paged.device import Gpu
 from backends.paged.kernels.activation import clamped_swiglu, gelu_tanh, silu
 from backends.paged.kernels.routes import Routes
 from backends.paged.spec import Activation
 
 SUM_TILE = 1024  # values of one program
-ROOMY = 200 * 1024  # bytes of shared memory, as of a H100; an A100 has 163 KiB, a RTX 4090 99
 KINDS = ("silu", "gelu_tanh", "clamped_swiglu")
 
 
@@ -39,21 +39,24 @@ class Shape:
     num_warps: int
     num_stages: int
 
+    @property
+    def stored(self) -> int:
+        """Values in shared memory: of the turns that are fetched in advance."""
+        return (self.rows + self.columns) * self.depth * self.num_stages
 
-def shape_for(num_pairs: int, count: int, itemsize: int, shared_memory: int) -> Shape:
-    """One of two, so that a worker can compile both before it is ready. `shared_memory`: bytes that one
-    program may have."""
-    is_few = (
-        num_pairs <= 16 * count
-    )  # then memory is what takes time, and rows are too few to fill more
+
+def shape_for(num_pairs: int, count: int, itemsize: int, gpu: Gpu) -> Shape:
+    """One of two, so that a worker can compile both before it is ready."""
+    is_few = num_pairs <= 16 * count  # pairs of an expert fill no more, and weights take the time
     if itemsize > 2:  # without tensor cores, which would round what is wanted in full
         if is_few:
             return Shape(16, 64, 32, num_warps=4, num_stages=3)
         return Shape(64, 64, 32, num_warps=8, num_stages=3)
     if is_few:
         return Shape(16, 64, 128, num_warps=4, num_stages=4)
-    if shared_memory >= ROOMY:
-        return Shape(128, 256, 64, num_warps=8, num_stages=4)
+    tall = Shape(128, 256, 64, num_warps=8, num_stages=4)
+    if tall.stored * itemsize <= gpu.shared_memory:  # Hopper, and Blackwell for data centres
+        return tall
     return Shape(64, 128, 64, num_warps=8, num_stages=3)
 
 
@@ -62,6 +65,7 @@ def expert_products(
     weight: Tensor,
     bias: Tensor | None,
     routes: Routes,
+    gpu: Gpu,
     activation: Activation | None = None,
 ) -> Tensor:
     """See `backends.paged.kernels.expert_products`."""
@@ -70,7 +74,7 @@ def expert_products(
     count, rows, depth = weight.shape
     width = rows // 2 if kind else rows
     num_pairs = len(routes.order)
-    shape = shape_for(num_pairs, count, x.element_size(), shared_memory(x.device))
+    shape = shape_for(num_pairs, count, x.element_size(), gpu)
     out = x.new_empty((num_pairs, width))
     tiles = min(num_pairs, num_pairs // shape.rows + count)
     _products[(tiles, triton.cdiv(rows, shape.columns))](
@@ -93,14 +97,6 @@ def combine(by_pair: Tensor, shares: Tensor) -> Tensor:
         by_pair, shares, out, WIDTH=width, PER_TOKEN=per_token, TILE=SUM_TILE, num_warps=4
     )
     return out
-
-
-def shared_memory(device: torch.device) -> int:
-    """Bytes that one program may have."""
-    if device.type != "cuda":
-        return 0
-    properties = torch.cuda.get_device_properties(device)
-    return int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
 
 
 def _kind(activation: Activation | None) -> str:

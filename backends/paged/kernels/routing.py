@@ -18,35 +18,42 @@ from backends.paged.kernels.routes import Routes
 
 TILE_VALUES = 4096  # tokens times experts of one program
 MAX_TOKENS = 32  # of one program
+NUM_WARPS = 8
 TAKEN = tl.constexpr(-(1 << 31))  # ranks below every score
+
+
+def sizes_for(count: int, per_token: int) -> dict[str, int]:
+    """Of the tile that a program takes."""
+    width = triton.next_power_of_2(count)
+    return {
+        "COUNT": count,
+        "WIDTH": width,
+        "PER_TOKEN": per_token,
+        "PADDED": triton.next_power_of_2(per_token),
+        "TOKENS": min(MAX_TOKENS, max(TILE_VALUES // width, 1)),
+    }
 
 
 def route(scores: Tensor, per_token: int, *, normalized: bool) -> Routes:
     """See `backends.paged.kernels.route`."""
     scores = scores.contiguous()
     num_tokens, count = scores.shape
-    width = triton.next_power_of_2(count)
-    tokens = min(MAX_TOKENS, max(TILE_VALUES // width, 1))
-    tiles = triton.cdiv(num_tokens, tokens)
+    sizes = sizes_for(count, per_token)
+    tiles = triton.cdiv(num_tokens, sizes["TOKENS"])
     shares = scores.new_empty((num_tokens, per_token))
     order = scores.new_empty(num_tokens * per_token, dtype=torch.int32)
     ends = scores.new_empty(count, dtype=torch.int32)
     picks, counts = order, ends
     if tiles > 1:
         picks, counts = torch.empty_like(order), ends.new_empty((tiles, count))
-    sizes = {
-        "COUNT": count,
-        "WIDTH": width,
-        "PER_TOKEN": per_token,
-        "PADDED": triton.next_power_of_2(per_token),
-        "TOKENS": tokens,
-    }
     _choose[(tiles,)](
         scores, shares, picks, counts, order, ends, num_tokens,
-        NORMALIZED=normalized, IS_ALONE=tiles == 1, **sizes, num_warps=4,
+        NORMALIZED=normalized, IS_ALONE=tiles == 1, **sizes, num_warps=NUM_WARPS,
     )  # fmt: skip
     if tiles > 1:
-        _order[(tiles,)](picks, counts, order, ends, num_tokens, tiles, **sizes, num_warps=4)
+        _order[(tiles,)](
+            picks, counts, order, ends, num_tokens, tiles, **sizes, num_warps=NUM_WARPS
+        )
     return Routes(shares, order, ends)
 
 
@@ -72,7 +79,7 @@ def _choose(
     rank = tl.where(is_expert, rank, TAKEN)
     pick = tl.zeros([TOKENS, PADDED], tl.int32)
     best = tl.full([TOKENS, PADDED], float("-inf"), tl.float32)
-    for i in tl.static_range(PER_TOKEN):
+    for i in range(PER_TOKEN):
         found = tl.argmax(rank, 1)[:, None]
         is_found = expert == found
         pick = tl.where(column == i, found, pick)
@@ -122,7 +129,7 @@ def _order(
     is_pair = (token < num_tokens)[:, None] & (column < PER_TOKEN)
     pick = tl.load(picks + token[:, None] * PER_TOKEN + column, mask=is_pair, other=-1)
     taken = tl.zeros([TOKENS, WIDTH], tl.int32)
-    for i in tl.static_range(PER_TOKEN):
+    for i in range(PER_TOKEN):
         taken += (expert == _column(pick, column, i)[:, None]).to(tl.int32)
     begin = end - total + before
     _put(order, pick, taken, begin, token, expert, column, num_tokens, PER_TOKEN)
@@ -132,7 +139,7 @@ def _order(
 def _put(order, pick, taken, begin, token, expert, column, num_tokens, PER_TOKEN: tl.constexpr):
     """Write a tile's pairs where they belong; those of expert e start at `begin[e]`."""
     place = begin[None, :] + tl.cumsum(taken, 0) - taken
-    for i in tl.static_range(PER_TOKEN):
+    for i in range(PER_TOKEN):
         is_picked = expert == _column(pick, column, i)[:, None]
         target = tl.sum(tl.where(is_picked, place, 0), 1)
         tl.store(order + target, token * PER_TOKEN + i, mask=token < num_tokens)

@@ -17,12 +17,14 @@ from backends.paged.kernels import grouped, reference, routing
 from backends.paged.kernels.routes import Routes
 from backends.paged.loader import load
 from backends.paged.spec import Activation
+from tests.paged.kernels.cards import CARDS
 from tests.paged.kernels.world import error
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
 LIMITS = {torch.float32: 3e-6, torch.float16: 3e-3}
 DTYPES = list(LIMITS)
+GPUS = {name: CARDS[name].gpu for name in ("RTX 4090", "H200")}
 KINDS = [
     None,
     Activation("silu"),
@@ -83,12 +85,13 @@ CHOSEN = {
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", [None, CLAMPED], ids=str)
+@pytest.mark.parametrize("gpu", GPUS)
 @pytest.mark.parametrize("case", CHOSEN)
-def test_products(case: str, activation: Activation | None, dtype: torch.dtype) -> None:
+def test_products(case: str, gpu: str, activation: Activation | None, dtype: torch.dtype) -> None:
     chosen, count = CHOSEN[case]
     x = between_nans(len(chosen), 200, dtype=dtype)
     weight, bias = between_nans(count, 100, 200, dtype=dtype), between_nans(count, 100, dtype=dtype)
-    found = grouped.expert_products(x, weight, bias, routed(chosen, count), activation)
+    found = grouped.expert_products(x, weight, bias, routed(chosen, count), GPUS[gpu], activation)
     assert error(found, plainly(x, weight, bias, chosen, activation)) < LIMITS[dtype]
 
 
@@ -102,7 +105,7 @@ def test_a_row_for_each_pair(activation: Activation | None, has_bias: bool) -> N
     )
     bias = between_nans(6, 256, dtype=torch.float32) if has_bias else None
     routes = routed(chosen, 6)
-    found = grouped.expert_products(x, weight, bias, routes, activation)
+    found = grouped.expert_products(x, weight, bias, routes, GPUS["H200"], activation)
     assert error(found, plainly(x, weight, bias, chosen, activation)) < 3e-6
     assert error(found, reference.expert_products(x, weight, bias, routes, activation)) < 3e-6
 
@@ -113,7 +116,7 @@ def test_bfloat16_is_read_and_written() -> None:
         between_nans(7, 96, dtype=torch.bfloat16),
         between_nans(4, 64, 96, dtype=torch.bfloat16),
     )
-    found = grouped.expert_products(x, weight, None, routed(chosen, 4))
+    found = grouped.expert_products(x, weight, None, routed(chosen, 4), GPUS["H200"])
     assert error(found, plainly(x, weight, None, chosen, None)) < 2e-2
 
 
@@ -122,7 +125,7 @@ def test_an_activation_that_it_does_not_know_is_refused() -> None:
     x, weight = torch.zeros(2, 16), torch.zeros(4, 32, 16)
     for activation in (Activation("relu2"), Activation("silu", is_gated=False)):
         with pytest.raises(ValueError, match=activation.kind):
-            grouped.expert_products(x, weight, None, routed(chosen, 4), activation)
+            grouped.expert_products(x, weight, None, routed(chosen, 4), GPUS["H200"], activation)
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -157,9 +160,10 @@ def test_equal_scores_go_to_the_first_experts(num_tokens: int) -> None:
     assert torch.equal(found.shares, torch.full((num_tokens, 2), 0.5))
 
 
-@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("-inf"), float("inf")])
+@pytest.mark.parametrize("bits", [0x7FC00000, -1, -0x800000, 0x7F800000], ids=hex)
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-def test_scores_that_are_no_numbers_leave_every_pair_its_place(value: float) -> None:
+def test_scores_that_are_no_numbers_leave_every_pair_its_place(bits: int) -> None:
+    value = torch.tensor(bits, dtype=torch.int32).view(torch.float32)  # NaN twice, then infinities
     scores = torch.randn(70, 6)
     scores[3] = value
     scores[5, 1:] = value
@@ -210,6 +214,7 @@ def test_mixtures_compute_what_transformers_does(
 
     for module in (attention, kernels):
         monkeypatch.setattr(module, "runs_triton", lambda tensor: True)
+        monkeypatch.setattr(module, "gpu_of", lambda device: GPUS["RTX 4090"])
     model_type, settings = MIXTURES[case]
     model = oracle.save(tmp_path, model_type, num_hidden_layers=2, **settings)
     agree(model, load(str(tmp_path), "float32", "cpu")[1], length=20)
