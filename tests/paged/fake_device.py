@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.runtime.jit import JITFunction
 
-from backends.paged.device import Arriving
+from backends.paged.device import Arriving, gpu_of
 
 CUDA = torch.device("cuda:0")
 aten = torch.ops.aten
@@ -62,7 +63,8 @@ class FakeDevice(TorchDispatchMode):
         ] = []  # each time the host waited: what the device had to do beyond that
         self.num_launched = 0  # operations and kernels
         self.graph: Graph | None = None  # the one that is captured
-        self._compiled: set[Any] = set()
+        self.graphs: WeakSet[Graph] = WeakSet()
+        self.compiled: set[Any] = set()  # kernels, by all that they are compiled anew for
         self._made: list[tuple[StorageWeakRef, int]] = []  # memory of the device
 
     def held(self) -> int:
@@ -158,8 +160,8 @@ class FakeDevice(TorchDispatchMode):
             *(_specialised(p, given[p.name]) for p in kernel.params),
         )
         if self.graph is not None:
-            assert variant in self._compiled, f"a capture compiles {kernel.__name__}"
-        self._compiled.add(variant)
+            assert variant in self.compiled, f"a capture compiles {kernel.__name__}"
+        self.compiled.add(variant)
         self.num_launched += 1
 
 
@@ -168,6 +170,7 @@ class Graph:
 
     def __init__(self, device: FakeDevice) -> None:
         self._device = device
+        device.graphs.add(self)
         self.made: list[tuple[StorageWeakRef, int]] = []
 
     def replay(self) -> None:
@@ -272,14 +275,17 @@ def fake_device() -> Iterator[FakeDevice]:
         for name in ("synchronize", "empty_cache", "set_device"):
             patch.setattr(torch.cuda, name, told(name))
         properties = SimpleNamespace(
-            shared_memory_per_block_optin=227 << 10, multi_processor_count=132
+            major=9, shared_memory_per_block_optin=227 << 10, multi_processor_count=132
         )
         patch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
         patch.setattr(torch.cuda, "Event", lambda: Event(device))
         patch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(device))
         patch.setattr(torch.cuda, "graph", captured)
         patch.setattr(torch.cuda, "graph_pool_handle", object)
-        yield device
+        try:
+            yield device
+        finally:
+            gpu_of.cache_clear()
 
 
 def _launcher(device: FakeDevice) -> Callable[..., None]:

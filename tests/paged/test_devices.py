@@ -32,7 +32,7 @@ from backends.serving.engine import EngineError, GenerateRequest, SamplingParams
 from tests.paged.fake_device import CUDA, FakeDevice, Waits, fake_device, pinned
 from tests.paged.models.test_architectures import CASES
 
-CONTEXT = 256
+CONTEXT = 4096
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
     "vocab_size": 3000,
@@ -46,6 +46,25 @@ LLAMA = {
     "rope_theta": 10000.0,
     "hidden_act": "silu",
 }
+CUTS = [
+    {"top_k": top_k, "top_p": top_p, "min_p": min_p, "typical_p": typical_p}
+    for top_k in (0, 5, 2000)
+    for top_p in (1.0, 0.9)
+    for min_p in (0.0, 0.1)
+    for typical_p in (1.0, 0.8)
+]
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"repetition_penalty": 1.1, "penalty_last_n": 3},
+    {"presence_penalty": 0.5, "frequency_penalty": 0.5},
+    {"logit_bias": {3: 1.0}},
+    {"ignore_eos": True},
+    {"logprobs": 0},
+    {"logprobs": 4},
+    {"grammar": True},
+]
+
+
 FAULTS: dict[str, Callable[[Tensor], object]] = {
     "a value": lambda x: x.sum().item(),
     "a truth": lambda x: bool((x > 0).any()),
@@ -184,6 +203,25 @@ def answer(serial: int, *, prompt: int = 20, count: int = 6, **settings: Any) ->
     return Answer.of(request, serial, frozenset({7}))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_way_of_choosing(shape: dict[str, Any]) -> None:
+    rows = [answer(i, temperature=0.8, **shape, **cut) for i, cut in enumerate(CUTS)]
+    greedy = answer(99, temperature=0.0, **shape)
+    groups = [[greedy], *([row] for row in rows), [*rows, greedy, answer(100)]]
+    size = LLAMA["vocab_size"]
+    with fake_device() as device:
+        chooser = Chooser(size, CUDA)
+        for group in groups:
+            logits = torch.zeros(len(group), size, device=CUDA)
+            masks = [row.constraint and row.constraint.mask() for row in group]
+            chosen = chooser.choose(logits, group, masks)
+            assert (chosen.tokens.device, chosen.tokens.shape) == (CUDA, (len(group),))
+            assert not device.waits
+            tokens = chosen.read()
+            assert [token and token.id for token in tokens] == [0] * len(group)
+            assert device.waits.pop() == 0
+
+
 class TestSteps:
     @pytest.fixture
     def device(self) -> Iterator[FakeDevice]:
@@ -241,8 +279,10 @@ class TestSteps:
             while stepper.has_work:
                 stepper.step()
             assert device.held() > big
+            assert device.graphs
             device.log.clear()
             work.sleep()
             assert device.log == ["synchronize", "empty_cache"]
             assert device.held() < big / 20
+            assert not device.graphs
             work.wake()
