@@ -59,7 +59,6 @@ class Counters:
     looked_up_tokens: int = 0
     cached_tokens: int = 0
     answer_tokens: int = 0
-    steps: int = 0
     finished: Counter[str] = field(default_factory=Counter)
     step_tokens: Histogram = field(default_factory=lambda: Histogram(STEPS))
     first_token: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
@@ -75,7 +74,6 @@ class Counters:
 
     def step(self, num_tokens: int) -> None:
         """A step was computed."""
-        self.steps += 1
         self.step_tokens.add(num_tokens)
 
     def answered(self, times: Times, now: float, *, is_token: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from backends.serving.engine import EngineError
 from tests.paged.checkpoints import write_checkpoint
 from tests.serving.engine_client import EngineClient
 
@@ -85,6 +86,8 @@ async def test_who_leaves_frees_the_place(tmp_path: Path, open_engine: OpenEngin
         inputs = [[number, *client.encode(TEXT * 4)] for number in range(20)]
         asked = asyncio.create_task(engine.embed(inputs))
         await client.ask("a", 1)  # by then the texts are on their way
+        with pytest.raises(EngineError, match="answering"):
+            await engine.sleep()
         asked.cancel()
         assert len(await client.ask("b", 4)) == 4
         assert engine._stepper.counters.prompt_tokens < sum(map(len, inputs)) / 2
