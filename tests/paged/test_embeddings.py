@@ -95,6 +95,19 @@ async def test_who_leaves_frees_the_place(tmp_path: Path, open_engine: OpenEngin
         await engine.sleep()
 
 
+async def test_what_cannot_be_embedded(tmp_path: Path, open_engine: OpenEngine) -> None:
+    path = write_checkpoint(tmp_path / "m", pooling=LAST)
+    async with open_engine(path, context=64) as engine:
+        assert len(await engine.embed([[1] * 64])) == 1
+        for kind, tokens in (("context_length_exceeded", [1] * 65), ("bad_request", [])):
+            with pytest.raises(EngineError) as caught:
+                await engine.embed([[1], tokens])
+            assert caught.value.kind == kind
+        await engine.sleep()
+        with pytest.raises(EngineError, match="sleeps"):
+            await engine.embed([[1]])
+
+
 def _hidden(engine: Any, tokens: list[int]) -> torch.Tensor:
     """The model's hidden states of a text, computed at once."""
     from backends.paged.scheduler import Chunk
