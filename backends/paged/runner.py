@@ -56,10 +56,10 @@ class Runner:
             return self._compute(*self._inputs(chunks), self._cache)
 
     def warm_up(self, num_tokens: int) -> None:
-        """Compute a prompt of `num_tokens` and a decode of nothing, for all that is made when it is first
-        needed: kernels, libraries' handles, a graph. Nothing is stored."""
+        """Compute prompts of nothing, of `num_tokens` and one too short to be divided, and a decode, for
+        all that is made when it is first needed: kernels, libraries' handles, a graph. Nothing is stored."""
         assert self._cache is not None, "the model sleeps"
-        for length in (num_tokens, 1, 1):  # the second time a graph is captured
+        for length in (num_tokens, 2, 1, 1):  # the second time a graph is captured
             with torch.inference_mode():
                 tokens = torch.zeros(length, dtype=torch.int64, device=self.device)
                 hidden = self._compute(tokens, self._nothing(length), self._cache)

@@ -111,12 +111,15 @@ def attend(
     shape = decode_shape(group, dim, k_cache.element_size(), gpu)
     splits = num_splits(num_sequences, num_kv_heads, batch.max_context_length, shape.tile, gpu)
     out = q.new_empty(q.shape)
-    parts, sums = out, out
-    if splits > 1:
-        parts = q.new_empty((num_sequences, num_heads, splits, width), dtype=torch.float32)
-        sums = q.new_empty((num_sequences, num_heads, splits, 2), dtype=torch.float32)
 
-    def launch(tiles: int, splits: int, shape: Shape, is_decode: bool) -> None:
+    def launch(
+        tiles: int,
+        splits: int,
+        shape: Shape,
+        is_decode: bool,
+        parts: Tensor = out,  # of no use where nothing is divided, and always of one type
+        sums: Tensor = out,
+    ) -> None:
         _attend[(tiles, num_kv_heads, splits)](
             q, k_cache, v_cache, out, parts, sums, q if sinks is None else sinks,
             batch.query_starts, batch.context_lengths, batch.block_tables, num_sequences,
@@ -129,8 +132,12 @@ def attend(
             UPCAST=_needs_upcast(q.dtype), num_warps=shape.num_warps, num_stages=shape.num_stages,
         )  # fmt: skip
 
-    launch(num_sequences, splits, shape, True)
-    if splits > 1:
+    if splits == 1:
+        launch(num_sequences, 1, shape, True)
+    else:
+        parts = q.new_empty((num_sequences, num_heads, splits, width), dtype=torch.float32)
+        sums = q.new_empty((num_sequences, num_heads, splits, 2), dtype=torch.float32)
+        launch(num_sequences, splits, shape, True, parts, sums)
         _join[(num_sequences, num_heads)](
             parts, sums, out, batch.query_starts, batch.context_lengths, window, splits,
             out.stride(0), out.stride(1), DIM=dim, WIDTH=width, TILE=shape.tile,
