@@ -86,6 +86,7 @@ class DecodeGraphs:
         inputs.slots[:count].copy_(batch.slots)
         inputs.context_lengths[:count].copy_(batch.context_lengths)
         inputs.block_tables[:count, : batch.block_tables.shape[1]].copy_(batch.block_tables)
+        self._tokens[count:size].zero_()  # alike, they go to the same few experts
         inputs.slots[count:size].fill_(-1)
         inputs.context_lengths[count:size].zero_()
         inputs.positions[count:size].zero_()
