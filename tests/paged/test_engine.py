@@ -253,6 +253,23 @@ async def test_asleep_in_between(
         assert await client.ask_all(PROMPTS, 24) == expected
 
 
+async def test_who_cannot_wake_sleeps_on(
+    tiny: Path, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_engine(tiny) as engine:
+        client, arena = EngineClient(engine), engine._work._arena
+        expected = await client.ask("a")
+        await engine.sleep()
+        with monkeypatch.context() as patched:
+            patched.setattr(arena, "take", lambda: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                await engine.wake()
+        with pytest.raises(EngineError, match="sleeps"):
+            await client.ask("a")
+        await engine.wake()
+        assert await client.ask("a") == expected
+
+
 @in_order_and_overlapping
 async def test_decodes_out_of_inputs_that_stay_in_place(
     tiny: Path, open_engine: OpenEngine, expected: Any, overlaps: bool

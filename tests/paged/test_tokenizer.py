@@ -83,7 +83,20 @@ def test_special_tokens(tmp_path: Path) -> None:
     assert tokenizer.text(parsed[0]) == "<|im_start|>"
     assert tokenizer.text(size + 5) == ""
     assert tokenizer.piece(size + 5) == b""
+    assert tokenizer.size == size
     assert tokenizer.ends == {5, size - 2}
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert read_tokenizer(tmp_path, {"eos_token_id": 5}, ChatFiles(tmp_path)).ends == {5}
+
+
+def test_no_text_is_cut_short_or_filled_up() -> None:
+    """As files for embeddings have it set."""
+    rules = sentencepiece_like()
+    rules.enable_truncation(3)
+    rules.enable_padding(length=50)
+    cutting, plain = Tokenizer(rules), Tokenizer(sentencepiece_like())
+    tokens = cutting.encode("hello there", add_special=True, parse_special=True)
+    assert tokens == plain.encode("hello there", add_special=True, parse_special=True)
 
 
 def test_half_a_character_is_no_reason_to_fail(tmp_path: Path) -> None:
