@@ -260,9 +260,13 @@ async def test_who_cannot_wake_sleeps_on(
         client, arena = EngineClient(engine), engine._work._arena
         expected = await client.ask("a")
         await engine.sleep()
+
+        def take() -> None:
+            raise EngineError("out_of_memory", "planted")
+
         with monkeypatch.context() as patched:
-            patched.setattr(arena, "take", lambda: 1 // 0)
-            with pytest.raises(ZeroDivisionError):
+            patched.setattr(arena, "take", take)
+            with pytest.raises(EngineError, match="planted"):
                 await engine.wake()
         with pytest.raises(EngineError, match="sleeps"):
             await client.ask("a")
