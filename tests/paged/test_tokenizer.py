@@ -52,6 +52,15 @@ def test_pieces_of_a_byte_level_vocabulary(tmp_path: Path, text: str) -> None:
     assert b"".join(map(tokenizer.piece, tokens)).decode() == text
 
 
+def test_every_byte_has_its_piece(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(tmp_path, {}, ChatFiles(tmp_path))
+    assert {tokenizer.piece(token) for token in range(256)} == {bytes([b]) for b in range(256)}
+    text = "".join(map(chr, range(0x800)))
+    tokens = tokenizer.encode(text, add_special=False, parse_special=False)
+    assert b"".join(map(tokenizer.piece, tokens)).decode() == text
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_pieces_of_a_vocabulary_with_byte_fallback(text: str) -> None:
     tokenizer = Tokenizer(sentencepiece_like())
