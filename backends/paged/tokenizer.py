@@ -34,9 +34,14 @@ class Tokenizer:
         self._rows = rows or size
         self._knows_all = size <= self._rows
         self._rules = rules
-        self._plain: Rules | None = None  # the same, blind to special tokens that are written out
+        # The same, blind to special tokens that are written out. Of a large vocabulary it takes 100 MB and
+        # a second, so only for a text that has some.
+        self._plain: Rules | None = None
         self._lock = Lock()
         self._pieces: dict[int, bytes] = {}
+        special = [token for token in added.values() if token.special]
+        self._special = [token.content for token in special]
+        self._finds_verbatim = not any(token.normalized for token in special)
         self._read = _PieceReader(added, frozenset(_kinds(_decoder(rules))))
 
     @property
@@ -46,7 +51,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokens of `text`, as the Tokenizer protocol says."""
-        rules = self._rules if parse_special else self._blind()
+        rules = self._rules if parse_special or not self._may_name_special(text) else self._blind()
         clean = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
         # `encode` would hold the interpreter's lock for all of a megabyte's half a second.
         tokens: list[int] = rules.encode_batch_fast([clean], add_special_tokens=add_special)[0].ids
@@ -77,6 +82,9 @@ class Tokenizer:
             else:
                 written = self._blind().encode(self.text(token), add_special_tokens=False).ids
                 yield from (part for part in written if part < self._rows)
+
+    def _may_name_special(self, text: str) -> bool:
+        return not self._finds_verbatim or any(name in text for name in self._special)
 
     def _blind(self) -> Rules:
         with self._lock:

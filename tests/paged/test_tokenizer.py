@@ -108,6 +108,16 @@ def test_no_text_is_cut_short_or_filled_up() -> None:
     assert tokens == plain.encode("hello there", add_special=True, parse_special=True)
 
 
+def test_special_tokens_that_are_found_in_another_spelling() -> None:
+    rules = Rules(models.WordPiece({"[UNK]": 0, "hi": 1, "s": 2}, unk_token="[UNK]"))
+    rules.normalizer = normalizers.Lowercase()
+    rules.pre_tokenizer = pre_tokenizers.Whitespace()
+    rules.add_special_tokens([AddedToken("stop", special=True, normalized=True)])
+    tokenizer = Tokenizer(rules)
+    assert tokenizer.encode("hi STOP", add_special=False, parse_special=True) == [1, 3]
+    assert tokenizer.encode("hi STOP", add_special=False, parse_special=False) == [1, 0]
+
+
 def test_half_a_character_is_no_reason_to_fail(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     tokenizer = read_tokenizer(tmp_path, {}, ChatFiles(tmp_path))
