@@ -74,8 +74,9 @@ def expert_products(
             added = None if bias is None else bias[expert]
             by_expert[start:end] = product(rows[start:end], weight[expert], added)
         start = end
-    by_pair = torch.empty_like(by_expert).index_copy_(0, order, by_expert)
-    return by_pair if activation is None else activate(by_pair, activation)
+    if activation is not None:
+        by_expert = activate(by_expert, activation)
+    return torch.empty_like(by_expert).index_copy_(0, order, by_expert)
 
 
 def combine(by_pair: Tensor, shares: Tensor) -> Tensor:
