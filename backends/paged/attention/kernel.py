@@ -129,7 +129,7 @@ def attend(
             GROUP=group, DIM=dim, WIDTH=width, BLOCK_SIZE=block_size,
             ROWS=shape.rows, TILE=shape.tile, IS_DECODE=is_decode, IS_SPLIT=splits > 1,
             HAS_WINDOW=window > 0, HAS_SOFTCAP=softcap > 0, HAS_SINKS=sinks is not None,
-            UPCAST=_needs_upcast(q.dtype), num_warps=shape.num_warps, num_stages=shape.num_stages,
+            UPCAST=needs_upcast(q.dtype), num_warps=shape.num_warps, num_stages=shape.num_stages,
         )  # fmt: skip
 
     if splits == 1:
@@ -149,7 +149,7 @@ def attend(
     return out
 
 
-def _needs_upcast(dtype: torch.dtype) -> bool:
+def needs_upcast(dtype: torch.dtype) -> bool:
     """Triton's interpreter gets products of bfloat16 wrong, without a word."""
     return dtype == torch.bfloat16 and bool(triton.knobs.runtime.interpret)
 

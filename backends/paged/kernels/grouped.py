@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.paged.attention.kernel import needs_upcast
 from backends.paged.device import Gpu
 from backends.paged.kernels.activation import clamped_swiglu, gelu_tanh, silu
 from backends.paged.kernels.routes import Routes
@@ -82,7 +82,7 @@ def expert_products(
         routes.order, routes.ends, limit, alpha,
         COUNT=count, EXPERTS=triton.next_power_of_2(count), SHARING=num_pairs // len(x),
         ROWS=rows, DEPTH=depth, TILE=shape.rows, COLUMNS=shape.columns, TURN=shape.depth,
-        HAS_BIAS=bias is not None, KIND=kind, UPCAST=_needs_upcast(x.dtype),
+        HAS_BIAS=bias is not None, KIND=kind, UPCAST=needs_upcast(x.dtype),
         num_warps=shape.num_warps, num_stages=shape.num_stages,
     )  # fmt: skip
     return out
@@ -106,11 +106,6 @@ def _kind(activation: Activation | None) -> str:
     if not activation.is_gated or activation.kind not in KINDS:
         raise ValueError(f"no gated activation of experts is called {activation.kind}")
     return activation.kind
-
-
-def _needs_upcast(dtype: torch.dtype) -> bool:
-    """Triton's interpreter gets products of bfloat16 wrong, without a word."""
-    return dtype == torch.bfloat16 and bool(triton.knobs.runtime.interpret)
 
 
 @triton.jit
