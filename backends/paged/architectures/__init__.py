@@ -22,12 +22,15 @@ from backends.paged.weights import Names
 from backends.serving.engine import EngineError
 
 ARCHITECTURES: Mapping[str, Callable[[Config], tuple[ModelSpec, Names]]] = {
+    "Cohere2ForCausalLM": interleaved.cohere2,
+    "CohereForCausalLM": interleaved.cohere,
     "Ernie4_5ForCausalLM": interleaved.ernie4_5,
     "Gemma2ForCausalLM": gemma.gemma2,
     "Gemma3ForCausalLM": gemma.gemma3,
     "Gemma3ForConditionalGeneration": gemma.gemma3_beside_images,
     "GemmaForCausalLM": gemma.gemma,
     "Glm4ForCausalLM": interleaved.glm4,
+    "GlmForCausalLM": interleaved.glm,
     "GptOssForCausalLM": gpt_oss.gpt_oss,
     "GraniteForCausalLM": llama.granite,
     "LlamaForCausalLM": llama.llama,

@@ -21,6 +21,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+LAYER_TYPES = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
 EXPERTS = {"num_experts_per_tok": 2, "num_local_experts": 4}
 
 CASES = {
@@ -97,7 +98,11 @@ CASES = {
     ),
     "ernie4_5": ("ernie4_5", {"head_dim": 16}),
     "ernie4_5 with biases": ("ernie4_5", {"head_dim": 16, "use_bias": True}),
+    "glm": ("glm", {"head_dim": 16}),
     "glm4": ("glm4", {"head_dim": 16}),
+    "cohere": ("cohere", {"logit_scale": 0.5}),
+    "cohere with biases": ("cohere", {"attention_bias": True}),
+    "cohere2": ("cohere2", {"sliding_window": 12, "layer_types": LAYER_TYPES}),
     "seed_oss": ("seed_oss", {"head_dim": 16}),
     "starcoder2": ("starcoder2", {"sliding_window": 12}),
     "smollm3": ("smollm3", {"no_rope_layer_interval": 2}),

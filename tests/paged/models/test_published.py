@@ -42,6 +42,9 @@ Layouts = dict[str, tuple[tuple[int, ...], str]]  # by name: shape and type
 
 # Numbers in the published files, as their pages say; of gpt-oss unpacked.
 PARAMETERS = {
+    "aya-expanse-8b": 8_028_033_024,
+    "command-r-v01": 34_980_831_232,
+    "command-r7b-12-2024": 8_028_033_024,
     "deepseek-coder-6.7b-instruct": 6_740_512_768,
     "deepseek-r1-distill-qwen-1.5b": 1_777_088_000,
     "ernie-4.5-0.3b-pt": 360_748_032,
@@ -54,6 +57,7 @@ PARAMETERS = {
     "gemma-3-4b-it": 4_300_079_472,
     "gemma-7b": 8_537_680_896,
     "glm-4-9b-0414": 9_400_279_040,
+    "glm-4-9b-chat-hf": 9_399_951_360,
     "gpt-oss-120b": 116_829_156_672,
     "gpt-oss-20b": 20_914_757_184,
     "granite-3.1-8b-instruct": 8_170_848_256,
@@ -245,7 +249,8 @@ def test_positions(model: Model) -> None:
     kinds = getattr(text, "layer_types", None)
     for layer, theirs in zip(spec.layers, model.layers, strict=True):
         if layer.rope is None:
-            assert theirs.self_attn.use_rope == 0
+            attention = theirs.self_attn
+            assert attention.use_rope == 0 if hasattr(attention, "use_rope") else not layer.window
             continue
         kind = f"{kinds[theirs.self_attn.layer_idx]}_" if len(spec.ropes) > 1 else ""
         rope = spec.ropes[layer.rope]
@@ -274,7 +279,8 @@ def test_windows_scales_and_caps(model: Model) -> None:
     eps = next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name))
     assert spec.norm.eps == eps
     assert spec.logits_softcap == (getattr(text, "final_logit_softcapping", None) or 0)
-    assert spec.logits_scale == pytest.approx(1 / getattr(text, "logits_scaling", 1))
+    scale = getattr(text, "logit_scale", 1 / getattr(text, "logits_scaling", 1))
+    assert spec.logits_scale == pytest.approx(scale)
     assert spec.residual_scale == getattr(text, "residual_multiplier", 1)
     gemma = spec.hidden_size**0.5 if text.model_type.startswith("gemma") else 1
     assert spec.embedding_scale == getattr(text, "embedding_multiplier", gemma)
