@@ -11,6 +11,7 @@ from torch import Tensor
 
 from backends.paged.batch import KvCache
 from backends.paged.decoder import Decoder
+from backends.paged.device import lacks_memory
 from backends.serving.engine import EngineError
 
 CONTEXT_BYTES = 450 << 20  # of a device: its context and the libraries' kernels; not measured
@@ -62,9 +63,22 @@ class Arena:
         return self._cache
 
     def take(self) -> None:
-        """Have memory on the device, with the weights in it, and the decoder use it."""
+        """Have memory on the device, with the weights in it, and the decoder use it.
+
+        Raises EngineError where there is not enough, and holds none then.
+        """
         if self._cache is not None:
             return
+        try:
+            self._cache = self._filled()
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+        if self._cache is None:  # what was raised holds memory no more
+            self.give_back()
+            raise EngineError("out_of_memory", "There is not enough memory for the model.")
+
+    def _filled(self) -> KvCache:
         if self._copies:
             weights = torch.empty(self._image.numel(), dtype=torch.uint8, device=self._device)
             weights.copy_(self._image, non_blocking=True)
@@ -72,8 +86,8 @@ class Arena:
         shape = cache_shape(self._decoder)
         num_bytes = self._num_blocks * KvCache.bytes_per_block(*shape)
         buffer = torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
-        self._cache = KvCache.view(buffer, *shape)
         self._synchronize()
+        return KvCache.view(buffer, *shape)
 
     def give_back(self) -> None:
         """Let the device's memory go. Nobody else holds the KV cache any more."""

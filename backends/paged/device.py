@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 HAS_TRITON = find_spec("triton") is not None
+NO_MEMORY = r"out of memory|can't allocate memory|ALLOC_FAILED"  # a device's, the host's, cuBLAS's
 
 
 def runs_triton(tensor: Tensor) -> bool:
@@ -60,3 +62,17 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether that is all that is wrong: a device can go on then."""
+    return re.search(NO_MEMORY, str(error)) is not None
+
+
+def in_short(error: Exception) -> str:
+    """What is wrong, in words that a client may read."""
+    if lacks_memory(error):
+        return "there is not enough memory"
+    if isinstance(error, torch.AcceleratorError):
+        return str(error).partition("\n")[0]
+    return "its log says why"

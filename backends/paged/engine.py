@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
+import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -11,6 +13,7 @@ from functools import partial
 import torch
 
 from backends.paged.arena import Arena, DeviceMeter
+from backends.paged.device import in_short
 from backends.paged.metrics import render
 from backends.paged.stepper import Answer, Embedding, Outcome, Pooling, Stepper, Task
 from backends.serving.compute_thread import ComputeThread, Streams
@@ -101,7 +104,7 @@ class PagedEngine:
 
         def run() -> None:
             try:
-                stepper.runner.warm_up(stepper.scheduler.budget)
+                stepper.warm_up()
                 stepper.chooser.warm_up()
                 done.set_result(None)
             except Exception as error:  # noqa: BLE001 - whoever loads gets it
@@ -123,16 +126,27 @@ class PagedEngine:
         if self._streams or self._vectors:
             raise EngineError("unavailable", "The model is answering; it cannot sleep now")
         self._asleep = True
-        await self._thread.ask(self._work.sleep)
+        await self._ask(self._work.sleep)
 
     async def wake(self) -> None:
         """As the CanSleep protocol says."""
-        await self._thread.ask(self._work.wake)
+        await self._ask(self._work.wake)
         self._asleep = False
 
     async def close(self) -> None:
         """As the Engine protocol says."""
         await self._thread.close()
+
+    async def _ask(self, work: Callable[[], None]) -> None:
+        """Have `work` done on the thread. What goes wrong there leaves the model of no use."""
+        try:
+            await self._thread.ask(work)
+        except Exception as error:
+            traceback.print_exception(error, file=sys.stderr)
+            if isinstance(error, EngineError):
+                raise
+            reason = f"The model cannot compute any more: {in_short(error)}"
+            raise EngineError("crashed", reason) from error
 
     def _check_awake(self) -> None:
         if self._asleep:
@@ -188,7 +202,7 @@ class _Work:
 
     def recover(self, error: Exception) -> None:
         """As the Work protocol says."""
-        self._send(self._stepper.fail())
+        self._send(self._stepper.fail(error))
 
     def end(self) -> None:
         """As the Work protocol says."""

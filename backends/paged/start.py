@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ from backends.paged.batch import KvCache
 from backends.paged.block_manager import BlockManager
 from backends.paged.chooser import Chooser
 from backends.paged.decoder import Decoder
+from backends.paged.device import lacks_memory
 from backends.paged.engine import PagedEngine
 from backends.paged.files import read_json
 from backends.paged.options import Options
@@ -26,7 +26,6 @@ from backends.paged.tokenizer import ChatFiles, read_pooling, read_tokenizer
 from backends.serving.engine import EngineError, ModelInfo
 
 BYTES_PER_THREAD = 32 << 20  # of weights; measured with 10 MB (one thread) and 440 MB (all)
-NO_MEMORY = r"out of memory|can't allocate memory"  # torch's words for a device and for the host
 BUDGET_CPU, BUDGET_GPU = 512, 2048  # tokens of a step; more makes those who decode wait longer
 
 
@@ -35,13 +34,15 @@ def load(raw: dict[str, Any], progress: Callable[[float], None]) -> PagedEngine:
     try:
         return _load(options.parse(raw), progress)
     except RuntimeError as error:
-        if not re.search(NO_MEMORY, str(error)):
+        if not lacks_memory(error):
             raise
         raise EngineError("out_of_memory", "There is not enough memory for the model.") from error
 
 
 def _load(parsed: Options, progress: Callable[[float], None]) -> PagedEngine:
     device = choose_device(parsed.devices)
+    if device.type == "cuda":  # or what asks for no device makes a context on the first one
+        torch.cuda.set_device(device)
     meter = DeviceMeter(device)
     folder = Path(parsed.path)
     config = read_json(parsed.path, "config.json")

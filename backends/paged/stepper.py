@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from backends.paged.chooser import Chooser, Chosen, Scored
-from backends.paged.device import Arriving
+from backends.paged.device import Arriving, in_short, lacks_memory
 from backends.paged.metrics import Counters, Times
 from backends.paged.runner import LOGITS_ROWS, Runner
 from backends.paged.sampling import Way
@@ -35,6 +35,7 @@ from backends.serving.engine import (
     FinishReason,
     GenerateRequest,
     Progress,
+    SamplingParams,
     Token,
 )
 
@@ -127,6 +128,14 @@ class Stepper:
     def has_work(self) -> bool:
         return self.scheduler.has_work
 
+    def warm_up(self) -> None:
+        """Take every kind of step once, for all that is made when it is first needed. Nothing is kept of
+        what they bring."""
+        self.runner.warm_up(self.scheduler.budget)
+        request = GenerateRequest(prompt=[0], max_tokens=1, sampling=SamplingParams())
+        logits = torch.zeros(1, self.runner.decoder.spec.vocab_size, device=self.runner.device)
+        self.chooser.choose(logits, [Answer.of(request, 0, self.ends)], [None]).read()
+
     def submit(self, task: Task) -> None:
         """Take `task` on."""
         self._tasks[task.sequence] = task
@@ -157,16 +166,18 @@ class Stepper:
         self._num_failures = 0
         return self._hand_out()
 
-    def fail(self) -> list[Outcome]:
+    def fail(self, error: Exception) -> list[Outcome]:
         """A step failed: what is in the cache may be anything, and nothing of it is used again.
 
         On a GPU, and when it happens again and again, the engine is of no use any more, and says so:
-        an error there leaves the process unable to compute.
+        an error there leaves the process unable to compute, unless it is that there is no memory.
         """
         self._num_failures += 1
-        if self.runner.device.type != "cpu" or self._num_failures >= MAX_FAILURES:
-            return self.fail_all("The model cannot compute any more", "crashed")
-        return self.fail_all("The model failed to compute; the request can be sent again")
+        goes_on = self.runner.device.type == "cpu" or lacks_memory(error)
+        if not goes_on or self._num_failures >= MAX_FAILURES:
+            return self.fail_all(f"The model cannot compute any more: {in_short(error)}", "crashed")
+        what = f"The model failed to compute ({in_short(error)}); the request can be sent again"
+        return self.fail_all(what)
 
     def fail_all(self, reason: str, kind: str = "unavailable") -> list[Outcome]:
         """End everything under way with an error, and forget what is cached."""

@@ -63,6 +63,7 @@ class FakeDevice(TorchDispatchMode):
         ] = []  # each time the host waited: what the device had to do beyond that
         self.num_launched = 0  # operations and kernels
         self.graph: Graph | None = None  # the one that is captured
+        self.capacity: int | None = None  # bytes
         self.graphs: WeakSet[Graph] = WeakSet()
         self.compiled: set[Any] = set()  # kernels, by all that they are compiled anew for
         self._made: list[tuple[StorageWeakRef, int]] = []  # memory of the device
@@ -106,6 +107,8 @@ class FakeDevice(TorchDispatchMode):
                 self._made.append(memory)
                 if self.graph is not None:
                     self.graph.made.append(memory)
+        if self.capacity is not None and self.held() > self.capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate so much.")
 
     def _check_copy(self, function: Any, args: Any, kwargs: Any) -> None:
         if function is aten.copy_.default:

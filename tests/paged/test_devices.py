@@ -237,13 +237,15 @@ class TestSteps:
         return arena_of(decoder)
 
     @pytest.fixture
-    def stepper(self, decoder: Decoder, arena: Arena) -> Stepper:
+    def stepper(self, decoder: Decoder, arena: Arena, device: FakeDevice) -> Stepper:
         runner = Runner(decoder, CUDA, max_running=4, context=CONTEXT)
         runner.cache = arena.cache
-        runner.warm_up(32)
         scheduler = Scheduler(BlockManager(64), budget=32, max_running=4)
         chooser = Chooser(LLAMA["vocab_size"], CUDA)
-        return Stepper(scheduler, runner, chooser, frozenset({7}), overlaps=True)
+        stepper = Stepper(scheduler, runner, chooser, frozenset({7}), overlaps=True)
+        stepper.warm_up()
+        assert device.waits.pop() == 0
+        return stepper
 
     def test_what_is_read_was_launched_a_step_before(
         self, stepper: Stepper, device: FakeDevice
@@ -259,6 +261,7 @@ class TestSteps:
         ]
         for task in tasks:
             stepper.submit(task)
+        compiled = set(device.compiled)
         outcomes = []
         while stepper.has_work:
             outcomes += stepper.step()
@@ -267,6 +270,7 @@ class TestSteps:
         *before, last = device.waits
         assert min(before) > 20  # a step's launches
         assert last < 5  # nothing follows
+        assert device.compiled == compiled  # nobody waited for a compiler
 
     def test_asleep_it_holds_nothing_of_the_device(
         self, stepper: Stepper, arena: Arena, device: FakeDevice
@@ -286,3 +290,44 @@ class TestSteps:
             assert device.held() < big / 20
             assert not device.graphs
             work.wake()
+
+    def test_without_room_it_does_not_wake_and_holds_nothing(
+        self, stepper: Stepper, arena: Arena, device: FakeDevice
+    ) -> None:
+        work = _Work(stepper, arena, lambda outcomes: None)
+        work.sleep()
+        asleep = device.held()
+        for share in (0.5, 1.1):  # of the weights; of these and the KV cache
+            device.capacity = asleep + int(share * stepper.runner.decoder.num_bytes)
+            with pytest.raises(EngineError) as caught:
+                work.wake()
+            assert caught.value.kind == "out_of_memory"
+            assert device.held() == asleep
+        device.capacity = None
+        work.wake()
+        stepper.submit(answer(0))
+        assert not stepper.step()
+
+    def test_a_step_without_room_fails_alone_unless_all_do(
+        self, stepper: Stepper, device: FakeDevice
+    ) -> None:
+        def failed() -> list[Any]:
+            stepper.submit(answer(0))
+            device.capacity = device.held()
+            with pytest.raises(torch.OutOfMemoryError) as caught:
+                stepper.step()
+            device.capacity = None
+            return [(item.kind, item.reason) for _, item in stepper.fail(caught.value)]
+
+        def works() -> None:
+            stepper.submit(answer(0))
+            while stepper.has_work:
+                stepper.step()
+
+        short = "there is not enough memory"
+        again = f"The model failed to compute ({short}); the request can be sent again"
+        for _ in range(2):
+            assert failed() == failed() == [("unavailable", again)]
+            works()
+        assert failed() == failed() == [("unavailable", again)]
+        assert failed() == [("crashed", f"The model cannot compute any more: {short}")]

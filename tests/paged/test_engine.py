@@ -562,19 +562,46 @@ async def test_steps_that_keep_failing_end_the_engine(
     assert kinds == ["unavailable", "unavailable", "crashed"]
 
 
+ILLEGAL = "CUDA error: an illegal memory access was encountered"
+
+
 async def test_on_a_device_the_first_failure_is_the_last(
-    tiny: Path, open_engine: OpenEngine, capsys: Any
+    tiny: Path, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    async with open_engine(tiny) as engine:
-        runner = engine._stepper.runner
+    """It shows only when the device is waited for."""
+    from backends.paged.device import Arriving
 
-        def fail(chunks: Any) -> Any:
-            raise RuntimeError("planted")
+    async with open_engine(tiny, overlaps=True) as engine:
 
-        runner.run, runner.device = fail, torch.device("cuda:0")
+        def fail(self: Any) -> Any:
+            engine._stepper.runner.device = torch.device("cuda:0")
+            raise torch.AcceleratorError(f"{ILLEGAL}\nCompile with `TORCH_USE_CUDA_DSA`")
+
+        monkeypatch.setattr(Arriving, "wait", fail)
         with pytest.raises(EngineError) as caught:
             await EngineClient(engine).ask("a")
+    assert caught.value.kind == "crashed"
+    assert caught.value.reason == f"The model cannot compute any more: {ILLEGAL}"
+    assert "TORCH_USE_CUDA_DSA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["sleep", "wake"])
+async def test_who_can_neither_sleep_nor_wake_is_of_no_more_use(
+    tiny: Path, open_engine: OpenEngine, capsys: Any, way: str
+) -> None:
+    async with open_engine(tiny) as engine:
+        if way == "wake":
+            await engine.sleep()
+
+        def fail() -> None:
+            raise torch.AcceleratorError(ILLEGAL)
+
+        engine._work._arena._synchronize = fail
+        with pytest.raises(EngineError, match=ILLEGAL) as caught:
+            await getattr(engine, way)()
         assert caught.value.kind == "crashed"
+        del engine._work._arena._synchronize
+    assert ILLEGAL in capsys.readouterr().err
 
 
 async def test_closing_ends_what_is_in_flight(tiny: Path, open_engine: OpenEngine) -> None:
