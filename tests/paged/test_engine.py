@@ -621,3 +621,28 @@ async def test_metrics_carry_vllms_names(tiny: Path, open_engine: OpenEngine) ->
     assert (
         'vllm:e2e_request_latency_seconds_bucket{model_name="tiny",engine="0",le="+Inf"} 7' in text
     )
+
+
+async def test_a_prompt_is_counted_once(tiny: Path, open_engine: OpenEngine) -> None:
+    async with open_engine(tiny, batch=16) as engine:
+        client, scheduler = EngineClient(engine), engine._stepper.scheduler
+        num_prompt = len(client.encode(PREFIX))
+        steps = await client.progress(PREFIX, 4)
+        plan = scheduler.schedule
+
+        def schedule() -> Any:
+            if scheduler.running and scheduler.num_preempted < 2:
+                scheduler.preempt(scheduler.running[0])
+            return plan()
+
+        scheduler.schedule = schedule
+        steps = await client.progress(PREFIX, 4)
+        assert scheduler.num_preempted == 2
+        with pytest.raises(EngineError):
+            await client.ask([])
+        text = engine.metrics()
+    counted = {"prompt_tokens": 2 * num_prompt, "prefix_cache_queries": 2 * num_prompt}
+    counted |= {"prefix_cache_hits": steps[0].num_cached_tokens, "generation_tokens": 8}
+    for name, value in counted.items():
+        assert f'vllm:{name}_total{{model_name="tiny",engine="0"}} {value}\n' in text
+    assert steps[0].num_cached_tokens > 0
