@@ -627,7 +627,7 @@ async def test_a_prompt_is_counted_once(tiny: Path, open_engine: OpenEngine) -> 
     async with open_engine(tiny, batch=16) as engine:
         client, scheduler = EngineClient(engine), engine._stepper.scheduler
         num_prompt = len(client.encode(PREFIX))
-        steps = await client.progress(PREFIX, 4)
+        await client.ask(PREFIX, 4)
         plan = scheduler.schedule
 
         def schedule() -> Any:
