@@ -99,6 +99,7 @@ async def test_what_cannot_be_embedded(tmp_path: Path, open_engine: OpenEngine) 
     path = write_checkpoint(tmp_path / "m", pooling=LAST)
     async with open_engine(path, context=64) as engine:
         assert len(await engine.embed([[1] * 64])) == 1
+        assert engine._stepper.counters.prompt_tokens == 64
         for kind, tokens in (("context_length_exceeded", [1] * 65), ("bad_request", [])):
             with pytest.raises(EngineError) as caught:
                 await engine.embed([[1], tokens])
