@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from collections.abc import Callable
 from contextlib import aclosing
 from itertools import takewhile
@@ -224,6 +225,12 @@ async def test_the_first_step_of_a_size_waits_for_no_capture(
             assert sizes == captured
 
 
+async def test_more_threads_than_help_are_not_used(tiny: Path, open_engine: OpenEngine) -> None:
+    async with open_engine(tiny) as engine:
+        engine.set_threads(2)
+        assert await engine._thread.ask(torch.get_num_threads) == 1
+
+
 async def test_a_warm_up_that_fails_is_told(tiny: Path, open_engine: OpenEngine) -> None:
     async with open_engine(tiny) as engine:
         engine._stepper.runner.decoder = None
@@ -242,7 +249,9 @@ async def test_asleep_in_between(
         client = EngineClient(engine)
         for _ in range(3):
             assert await client.ask_all(PROMPTS, 24) == expected
+            held = weakref.ref(arena.cache.layers[0][0])
             await engine.sleep()
+            assert held() is None
             with pytest.raises(EngineError, match="sleeps"):
                 await client.ask("a")
             await engine.wake()
