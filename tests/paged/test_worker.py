@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,3 +154,25 @@ def test_what_it_cannot_do_is_reported(
     with started(tmp_path, **{"path": str(tiny), **options}) as running:
         assert (running.first["event"], running.first["kind"]) == ("failed", kind)
         assert running.process.wait(10) == (2 if kind == "bad_options" else 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "kind"),
+    [
+        ("config.json", b'{"architectures": ["MambaForCausalLM"]}', "unsupported"),
+        ("tokenizer.json", b"\xff\xfe", "bad_file"),
+        ("model.safetensors", b"\x80\x04pickle", "bad_file"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "../x.safetensors"}}', "bad_file"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_told_in_a_sentence(
+    tmp_path: Path, tiny: Path, file: str, content: bytes, kind: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    (folder / file).write_bytes(content)
+    with started(tmp_path, path=str(folder)) as running:
+        assert (running.first["event"], running.first["kind"]) == ("failed", kind)
+        assert "\n" not in running.first["reason"]
+        assert str(tmp_path) not in running.first["reason"]
+        assert running.process.wait(10) == 1

@@ -248,9 +248,9 @@ def test_positions(model: Model) -> None:
     rotary = type(model.theirs.get_decoder().rotary_emb)(text)
     kinds = getattr(text, "layer_types", None)
     for layer, theirs in zip(spec.layers, model.layers, strict=True):
+        uses = getattr(theirs.self_attn, "use_rope", text.model_type != "cohere2" or layer.window)
+        assert (layer.rope is not None) == bool(uses)
         if layer.rope is None:
-            attention = theirs.self_attn
-            assert attention.use_rope == 0 if hasattr(attention, "use_rope") else not layer.window
             continue
         kind = f"{kinds[theirs.self_attn.layer_idx]}_" if len(spec.ropes) > 1 else ""
         rope = spec.ropes[layer.rope]
