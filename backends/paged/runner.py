@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backends.paged.batch import Batch, KvCache
 from backends.paged.decoder import Decoder
-from backends.paged.device import to_device
+from backends.paged.device import runs_triton, to_device
 from backends.paged.graphs import DecodeGraphs
 from backends.paged.scheduler import Chunk
 from backends.paged.sequence import BLOCK_SIZE, Sequence, cdiv
@@ -30,13 +30,13 @@ class Runner:
         self.decoder = decoder
         self.device = device
         self._cache: KvCache | None = None
-        self.graphs: DecodeGraphs | None = None
-        if device.type == "cuda":
-            blocks = cdiv(context, BLOCK_SIZE)
-            self.graphs = DecodeGraphs(decoder, device, max_running=max_running, max_blocks=blocks)
         self._tables = np.zeros((max_running, cdiv(context, BLOCK_SIZE)), np.int32)
         self._shown: list[tuple[list[int], int]] = [([], 0)] * max_running
         self._chosen = torch.zeros(max_running, dtype=torch.int64, device=device)  # by seat
+        self.graphs: DecodeGraphs | None = None
+        if runs_triton(self._chosen):  # torch reads lengths, which a capture does not survive
+            blocks = cdiv(context, BLOCK_SIZE)
+            self.graphs = DecodeGraphs(decoder, device, max_running=max_running, max_blocks=blocks)
 
     @property
     def cache(self) -> KvCache | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from backends.paged import start
 from backends.paged.arena import DeviceMeter, host_buffer
 from backends.serving.engine import EngineError
 
@@ -41,6 +42,18 @@ def test_what_cannot_be_pinned_is_out_of_memory(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EngineError, match="CUDA error 2") as caught:
         host_buffer(5000, CUDA)
     assert caught.value.kind == "out_of_memory"
+
+
+def test_no_memory_is_asked_for_on_another_gpu(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is pinned is pinned by the current device, which then has a context for good."""
+    done: list[Any] = []
+    monkeypatch.setattr(start, "choose_device", lambda names: torch.device(names[0]))
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: done.append("pinned") or Runtime(2))
+    with pytest.raises(EngineError, match="cannot be pinned"):
+        start.load({"path": str(tiny), "dtype": "float32", "devices": ["cuda:1"]}, done.append)
+    assert done[0] == torch.device("cuda:1")
+    assert "pinned" in done
 
 
 async def test_a_kv_cache_that_has_no_room_is_out_of_memory(tiny: Path, open_engine: Any) -> None:

@@ -177,6 +177,12 @@ def test_every_architecture(model_type: str) -> None:
         assert not device.waits
 
 
+def test_without_triton_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.paged.device.HAS_TRITON", False)
+    with fake_device():
+        assert Runner(decoder_of(LLAMA), CUDA, max_running=4, context=CONTEXT).graphs is None
+
+
 class Anything:
     """A grammar that allows all that there is."""
 
