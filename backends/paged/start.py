@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,7 @@ from backends.paged.tokenizer import ChatFiles, read_pooling, read_tokenizer
 from backends.serving.engine import EngineError, ModelInfo
 
 BYTES_PER_THREAD = 32 << 20  # of weights; measured with 10 MB (one thread) and 440 MB (all)
+NO_COMPILER = "On a GPU this engine needs a C compiler, gcc or clang, and Python's headers; its log says more."
 BUDGET_CPU, BUDGET_GPU = 512, 2048  # tokens of a step; more makes those who decode wait longer
 
 
@@ -33,10 +35,13 @@ def load(raw: dict[str, Any], progress: Callable[[float], None]) -> PagedEngine:
     """A running engine by the contract's options; raises EngineError."""
     try:
         return _load(options.parse(raw), progress)
-    except RuntimeError as error:
-        if not lacks_memory(error):
-            raise
-        raise EngineError("out_of_memory", "There is not enough memory for the model.") from error
+    except (RuntimeError, CalledProcessError) as error:
+        if lacks_memory(error):
+            reason = "There is not enough memory for the model."
+            raise EngineError("out_of_memory", reason) from error
+        if isinstance(error, CalledProcessError) or "C compiler" in str(error):
+            raise EngineError("unsupported", NO_COMPILER) from error
+        raise
 
 
 def _load(parsed: Options, progress: Callable[[float], None]) -> PagedEngine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import pytest
@@ -61,6 +62,33 @@ async def test_a_kv_cache_that_has_no_room_is_out_of_memory(tiny: Path, open_eng
         async with open_engine(tiny, kv_bytes=1 << 55):
             pass
     assert caught.value.kind == "out_of_memory"
+
+
+GCC = CalledProcessError(1, ["gcc", "driver.c"])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "out_of_memory"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
+        (RuntimeError("Failed to find C compiler. Please specify via CC"), "unsupported"),
+        (GCC, "unsupported"),
+    ],
+    ids=str,
+)
+def test_what_a_load_lacked_is_told(
+    error: Exception, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(start, "_load", fail)
+    with pytest.raises(EngineError) as caught:
+        start.load({"path": "m"}, lambda share: None)
+    assert caught.value.kind == kind
 
 
 def test_a_process_holds_nothing_of_a_device_it_does_not_use() -> None:
