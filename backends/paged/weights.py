@@ -26,6 +26,8 @@ Read = Callable[[str], Tensor]
 LAYER = re.compile(r"layers\.\d+\.")
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
+# GPTQ's and AWQ's, compressed-tensors', FP8's and bitsandbytes', where config.json does not tell.
+QUANTISED = re.compile(r"\.(qweight|qzeros|scales|weight_packed|weight_scale(_inv)?|absmax|SCB)$")
 SAMPLED_ROWS = 8  # which are compared: heads that were trained differ in all
 NEVER_WEIGHTS = r"rotary_emb\.inv_freq$"  # old checkpoints keep what follows from config.json
 
@@ -177,11 +179,14 @@ def plan(decoder: Decoder, checkpoint: Checkpoint, names: Names) -> list[Job]:
     expected: dict[str, Wanted] = {}
     for job in jobs:
         expected |= job.expects(shapes[job.name])
+    left_over = checkpoint.names - expected.keys()
+    if codes := {name for name in left_over if QUANTISED.search(name)}:
+        reason = f"the checkpoint's weights are quantised, which is not supported: {some(codes)}"
+        raise EngineError("unsupported", reason)
     if absent := expected.keys() - checkpoint.names:
         raise EngineError("bad_file", f"the checkpoint lacks {some(absent)}")
     for name, wanted in expected.items():
         _check(name, wanted, *checkpoint.layout(name))
-    left_over = checkpoint.names - expected.keys()
     tied = (re.escape(HEAD),) if decoder.spec.is_tied else ()
     ignored = re.compile("|".join((NEVER_WEIGHTS, *tied, *names.ignored)))
     if unknown := {name for name in left_over if not ignored.search(name)}:

@@ -81,6 +81,7 @@ def _refuse_features(config: Config, name: str) -> None:
         raise EngineError("unsupported", f"{config.name}: attention both ways is not supported")
     for key in QUANTISATION:
         if key in config:
-            method = config.nested(key).text("quant_method", "unknown")
+            method = config.nested(key).text("quant_method", "a method without a name")
             if (name, method) != ("GptOssForCausalLM", "mxfp4"):
-                raise EngineError("unsupported", f"{name} quantised by {method} is not supported")
+                reason = f"{name} quantised by {method} is not supported; in 16 or 32 bits it is"
+                raise EngineError("unsupported", reason)

@@ -226,9 +226,9 @@ class TestBadConfig:
         [
             ("quantization_config", {"quant_method": "awq", "bits": 4}, "quantised by awq"),
             ("quantization_config", {"quant_method": "mxfp4"}, "quantised by mxfp4"),
-            ("quantization_config", {"bits": 4}, "quantised by unknown"),
+            ("quantization_config", {"bits": 4}, "quantised by a method without"),
             ("hidden_act", "xielu", "hidden_act 'xielu' is not supported"),
-            ("quantization", {"group_size": 64, "bits": 4}, "quantised by unknown"),
+            ("quantization", {"group_size": 64, "bits": 4}, "quantised by a method without"),
             ("compression_config", {"quant_method": "sparseml"}, "quantised by sparseml"),
             ("is_encoder_decoder", True, "is_encoder_decoder"),
             ("is_causal", False, "attention both ways"),
@@ -332,6 +332,13 @@ class TestBadWeights:
         name = "model.layers.0.self_attn.q_proj.bias"
         edit_weights(tmp_path, lambda weights: weights.update({name: torch.zeros(48)}))
         refused(tmp_path, "unsupported", name, "LlamaForCausalLM")
+
+    @pytest.mark.parametrize("suffix", ["qweight", "scales", "weight_packed", "weight_scale_inv"])
+    def test_quantised_without_a_word(self, suffix: str, tmp_path: Path) -> None:
+        name = f"model.layers.0.mlp.down_proj.{suffix}"
+        old = "model.layers.0.mlp.down_proj.weight"
+        edit_weights(tmp_path, lambda weights: weights.update({name: weights.pop(old)}))
+        refused(tmp_path, "unsupported", "weights are quantised", name)
 
     def test_numbers_that_are_codes(self, tmp_path: Path) -> None:
         name = "model.layers.0.mlp.down_proj.weight"
