@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 HAS_TRITON = find_spec("triton") is not None
+OLDEST = (8, 0)  # compute capability; for T4 (7.5) Triton leaves the tensor cores unused, and spills
 NO_MEMORY = r"out of memory|can't allocate memory|ALLOC_FAILED"  # a device's, the host's, cuBLAS's
 
 
@@ -37,6 +38,19 @@ def gpu_of(device: torch.device) -> Gpu:
         shared_memory=found.shared_memory_per_block_optin,  # type: ignore[attr-defined]
         num_multiprocessors=found.multi_processor_count,
     )
+
+
+def unsuited(found: torch.cuda._CudaDeviceProperties) -> str | None:
+    """Why a device runs no kernel, to be read after "it is". None: it runs them."""
+    if torch.version.hip is not None:
+        return f"{found.name}, and this engine's kernels are laid out for NVIDIA GPUs"
+    if (found.major, found.minor) < OLDEST:
+        needed = ".".join(map(str, OLDEST))
+        return (
+            f"{found.name} of compute capability {found.major}.{found.minor}, "
+            f"and this engine's kernels need {needed} or more"
+        )
+    return None
 
 
 class Arriving:

@@ -15,7 +15,7 @@ from backends.paged.batch import KvCache
 from backends.paged.block_manager import BlockManager
 from backends.paged.chooser import Chooser
 from backends.paged.decoder import Decoder
-from backends.paged.device import lacks_memory
+from backends.paged.device import lacks_memory, unsuited
 from backends.paged.engine import PagedEngine
 from backends.paged.files import read_json
 from backends.paged.options import Options
@@ -101,9 +101,9 @@ def useful_threads(num_bytes: int, device: torch.device) -> int:
 
 
 def choose_device(devices: tuple[str, ...] | None) -> torch.device:
-    """Where to compute; raises EngineError for a device that is not there."""
+    """Where to compute; raises EngineError for a device that is not there, or that runs no kernel of ours."""
     if devices is None:
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        return _checked("cuda:0") if torch.cuda.is_available() else torch.device("cpu")
     names = [name for name in devices if name != "cpu"]
     if not names:
         return torch.device("cpu")
@@ -113,7 +113,15 @@ def choose_device(devices: tuple[str, ...] | None) -> torch.device:
     if names[0] not in {f"cuda:{index}" for index in range(count)}:
         have = f"{count} GPUs" if count else "no GPU"
         raise EngineError("bad_options", f"devices: {names[0]!r} is not there; torch sees {have}")
-    return torch.device(names[0])
+    return _checked(names[0])
+
+
+def _checked(name: str) -> torch.device:
+    device = torch.device(name)
+    reason = unsuited(torch.cuda.get_device_properties(device))
+    if reason is not None:
+        raise EngineError("unsupported", f"devices: {name} is {reason}; [] computes on the CPU")
+    return device
 
 
 def count_blocks(parsed: Options, decoder: Decoder) -> int:
