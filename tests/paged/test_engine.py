@@ -371,6 +371,7 @@ async def test_the_end_token_ends_and_is_not_told(tiny: Path, open_engine: OpenE
         assert engine.tokenizer.ends_answer(end)
         steps = await client.progress("a", ignore_eos=False, logit_bias={end: 100.0})
         assert [(step.tokens, step.finish_reason) for step in steps] == [((), "stop")]
+        assert engine._stepper.counters.answer_tokens == 0
         steps = await client.progress("a", 5, ignore_eos=True, logit_bias={end: 100.0})
         assert sum(len(step.tokens) for step in steps) == 5
         assert end not in {token.id for step in steps for token in step.tokens}
