@@ -233,6 +233,20 @@ def test_all_of_it_is_loaded_and_nothing_is_left_over(model: Model) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["gemma-3-4b-it", "mistral-small-3.1-24b-instruct-2503"])
+def test_beside_images_by_the_names_of_transformers_4_52(name: str) -> None:
+    """Those who tuned such a model since then have written these."""
+    model = Model(name)
+    moved = {"language_model.model.": "model.language_model.", "language_model.lm_head": "lm_head"}
+    for part in ("vision_tower.", "multi_modal_projector."):
+        moved[part] = f"model.{part}"
+    renamed: Layouts = {}
+    for key, value in model.tensors.items():
+        old = next(old for old in moved if key.startswith(old))
+        renamed[key.replace(old, moved[old], 1)] = value
+    assert weights.plan(model.decoder, Headers(renamed), model.names)  # type: ignore[arg-type]
+
+
 def test_a_tensor_less_is_missed(model: Model) -> None:
     """Or the plan above could be complete with anything."""
     last = f"layers.{model.spec.num_layers - 1}."
