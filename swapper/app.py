@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -39,6 +38,7 @@ from swapper.runtime.monitor import Monitor
 from swapper.runtime.notify import ServiceManager
 from swapper.runtime.placement.local import LocalPlacement
 from swapper.runtime.status import status_line
+from swapper.watching import WatchedFile
 
 if TYPE_CHECKING:
     from swapper.front.tracing import Tracing
@@ -60,7 +60,7 @@ class Start:
 
     config: Config
     read: Callable[[], Config]
-    watched: Path | None
+    watched: WatchedFile | None
     service: ServiceManager
     listeners: Sequence[Listen | socket.socket]
 
@@ -149,10 +149,10 @@ class Swapper:
         loop, watched = asyncio.get_running_loop(), self._start.watched
         _on_first_signal(self._told_to_end.set)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.on_signal)
-        loop.call_soon(self._placement.foresee, self._start.config.launches.values())
         self._tasks.append(asyncio.create_task(self._monitor.run()))
         if watched is not None:
             self._tasks.append(asyncio.create_task(self._reloader.watch(watched)))
+        loop.call_soon(self._placement.foresee, self._start.config.launches.values())
 
     def _status(self) -> str:
         line = status_line(self._dispatcher.snapshot(), len(self._dispatcher.registry.models))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -15,6 +14,7 @@ from swapper.front.server import Front
 from swapper.runtime.devices import cpu_count, survey
 from swapper.runtime.dispatcher import Dispatcher
 from swapper.runtime.notify import ServiceManager
+from swapper.watching import WatchedFile
 
 RESTART_FOR = (  # what is taken over by a restart only
     "listen",
@@ -105,14 +105,11 @@ class Reloader:
         """HUP."""
         self._task = asyncio.get_running_loop().create_task(self.reload_or_say_why())
 
-    async def watch(self, file: Path) -> None:
+    async def watch(self, file: WatchedFile) -> None:
         """Reload whenever the file changes, until cancelled. One that is wrong is told of and left."""
-        seen = await asyncio.to_thread(_version, file)
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            version = await asyncio.to_thread(_version, file)
-            if version is not None and version != seen:
-                seen = version
+            if await asyncio.to_thread(file.has_changed):
                 await self.reload_or_say_why()
 
     async def reload_or_say_why(self) -> None:
@@ -130,12 +127,3 @@ def _is_another(
     if old_model.launch != new_model.launch:
         return True
     return [v.settings for v in old.variants] != [v.settings for v in new.variants]
-
-
-def _version(file: Path) -> tuple[int, int] | None:
-    """Changes with the file; None while it is not there, as in the middle of being replaced."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino

@@ -32,8 +32,10 @@ def run_server(source: Path | None, listen: str | None, watch: bool) -> int:
 def _start(source: Path | None, listen: str | None, watch: bool) -> int:
     from swapper.listening import EXIT_CANNOT_LISTEN, on_passed, opened, say_cannot_listen
     from swapper.runtime.notify import ServiceManager
+    from swapper.watching import WatchedFile
 
     service = ServiceManager()
+    watched = WatchedFile(source) if watch and source is not None else None
 
     def read() -> Config:
         return on_passed(service.sockets, read_config(source, listen))
@@ -49,7 +51,7 @@ def _start(source: Path | None, listen: str | None, watch: bool) -> int:
         return EXIT_CANNOT_LISTEN
     from swapper.app import Start, serve
 
-    return serve(Start(config, read, source if watch else None, service, listeners))
+    return serve(Start(config, read, watched, service, listeners))
 
 
 def read_config(source: Path | None, listen: str | None) -> Config:

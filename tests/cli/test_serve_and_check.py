@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from click.testing import Result
 
-from swapper.config import Config
+from swapper.config import Config, load
 from swapper.errors import ConfigError
 
 Swapper = Callable[..., Result]
@@ -53,6 +53,28 @@ def test_serve(swapper: Swapper, served: list[Config], good: str, option: tuple[
 def test_serve_elsewhere(swapper: Swapper, served: list[Config], good: str) -> None:
     swapper("serve", "-c", good, "--listen", "0.0.0.0:1")
     assert [str(address) for address in served[0].listen] == ["0.0.0.0:1"]
+
+
+def test_a_change_while_the_file_is_read_is_not_missed(
+    swapper: Swapper, served: list[Config], good: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = []
+    app = sys.modules["swapper.app"]
+    monkeypatch.setattr(app, "Start", lambda config, _, file, *__: watched.append(file))
+
+    def read_and_change(path: Path) -> Config:
+        config = load(path)
+        path.rename(path.with_suffix(".old"))
+        path.write_text(GOOD)
+        return config
+
+    monkeypatch.setattr("swapper.config.load", read_and_change)
+    assert swapper("serve", good, "--watch").exit_code == 5
+    (file,) = watched
+    assert file.has_changed()
+    assert not file.has_changed()
+    Path(good).unlink()
+    assert not file.has_changed()
 
 
 def test_serve_the_demo(
