@@ -16,9 +16,9 @@ from torch import Tensor
 
 from backends.paged.kernels.routes import Routes
 
-TILE_VALUES = 4096  # tokens times experts of one program
-MAX_TOKENS = 32  # of one program
-NUM_WARPS = 8
+TILE_VALUES = 2048  # tokens times experts of one program
+MAX_TOKENS = 16  # of one program
+NUM_WARPS = 4
 TAKEN = tl.constexpr(-(1 << 31))  # ranks below every score
 
 
@@ -78,14 +78,12 @@ def _choose(
     rank = tl.maximum(rank ^ ((rank >> 31) & 0x7FFFFFFF), TAKEN + 1)
     rank = tl.where(is_expert, rank, TAKEN)
     pick = tl.zeros([TOKENS, PADDED], tl.int32)
-    best = tl.full([TOKENS, PADDED], float("-inf"), tl.float32)
     for i in range(PER_TOKEN):
         found = tl.argmax(rank, 1)[:, None]
-        is_found = expert == found
         pick = tl.where(column == i, found, pick)
-        best = tl.where(column == i, tl.sum(tl.where(is_found, score, 0.0), 1)[:, None], best)
-        rank = tl.where(is_found, TAKEN, rank)
+        rank = tl.where(expert == found, TAKEN, rank)
 
+    best = tl.where(column < PER_TOKEN, tl.gather(score, pick, 1), float("-inf"))
     top = tl.max(best, 1)[:, None]
     weight = tl.exp(best - top)
     total = tl.sum(weight, 1) if NORMALIZED else tl.sum(tl.exp(score - top), 1)
@@ -99,7 +97,7 @@ def _choose(
     if IS_ALONE:
         end = tl.cumsum(here, 0)
         tl.store(ends + expert, end, mask=is_expert)
-        _put(order, pick, taken, end - here, token, expert, column, num_tokens, PER_TOKEN)
+        _put(order, pair, is_pair, pick, taken, end - here)
     else:
         tl.store(picks + pair, pick, mask=is_pair)
         tl.store(counts + tile * COUNT + expert, here, mask=is_expert)
@@ -126,25 +124,18 @@ def _order(
         tl.store(ends + expert, end, mask=is_expert)
 
     token = tile * TOKENS + tl.arange(0, TOKENS)
+    pair = token[:, None] * PER_TOKEN + column
     is_pair = (token < num_tokens)[:, None] & (column < PER_TOKEN)
-    pick = tl.load(picks + token[:, None] * PER_TOKEN + column, mask=is_pair, other=-1)
-    taken = tl.zeros([TOKENS, WIDTH], tl.int32)
+    pick = tl.load(picks + pair, mask=is_pair, other=0)
+    taken = tl.zeros([TOKENS, WIDTH], tl.int32)  # rows that are left over come last and move none
     for i in range(PER_TOKEN):
-        taken += (expert == _column(pick, column, i)[:, None]).to(tl.int32)
-    begin = end - total + before
-    _put(order, pick, taken, begin, token, expert, column, num_tokens, PER_TOKEN)
+        found = tl.sum(tl.where(column == i, pick, 0), 1)[:, None]
+        taken += (expert == found).to(tl.int32)
+    _put(order, pair, is_pair, pick, taken, end - total + before)
 
 
 @triton.jit
-def _put(order, pick, taken, begin, token, expert, column, num_tokens, PER_TOKEN: tl.constexpr):
+def _put(order, pair, is_pair, pick, taken, begin):
     """Write a tile's pairs where they belong; those of expert e start at `begin[e]`."""
     place = begin[None, :] + tl.cumsum(taken, 0) - taken
-    for i in range(PER_TOKEN):
-        is_picked = expert == _column(pick, column, i)[:, None]
-        target = tl.sum(tl.where(is_picked, place, 0), 1)
-        tl.store(order + target, token * PER_TOKEN + i, mask=token < num_tokens)
-
-
-@triton.jit
-def _column(values, column, i):
-    return tl.sum(tl.where(column == i, values, 0), 1)
+    tl.store(order + tl.gather(place, pick, 1), pair, mask=is_pair)
