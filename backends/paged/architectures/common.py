@@ -107,9 +107,8 @@ def head_dim(config: Config) -> int:
 def experts(config: Config, count: int, **differences: Any) -> ExpertsSpec:
     """What every mixture has, but for `differences`: fields of ExpertsSpec."""
     if count > MAX_EXPERTS:
-        raise EngineError(
-            "bad_file", f"{config.name}: {count} experts, and {MAX_EXPERTS} are the most"
-        )
+        reason = f"{config.name}: {count} experts, and {MAX_EXPERTS} are the most"
+        raise EngineError("bad_file", reason)
     per_token = config.integer("num_experts_per_tok")
     if per_token > count:
         raise config.wrong("num_experts_per_tok", f"at most {count}, the number of experts")
@@ -163,13 +162,7 @@ def rope(config: Config, layer_type: str = "", theta: float = 10000.0) -> RopeSp
         given = given.but(rope_theta=config.number("rope_theta", theta))
     if kind in ("llama3", "yarn", "longrope"):
         given = _with_trained_context(given, config)
-    place = given if "partial_rotary_factor" in given else config
-    share = place.positive("partial_rotary_factor", 1.0)
-    if share > 1:
-        raise place.wrong("partial_rotary_factor", "at most 1")
-    dim = int(head_dim(config) * share)
-    if dim < 2 or dim % 2:
-        raise config.wrong("head_dim", f"of an even number of rotated dimensions ({dim})")
+    dim = _rotated(given, config)
     given = _checked_rope(given, kind, dim)
     return RopeSpec(
         theta=given.number("rope_theta"),
@@ -178,6 +171,18 @@ def rope(config: Config, layer_type: str = "", theta: float = 10000.0) -> RopeSp
         parameters=given.as_dict(),
         max_position=config.integer("max_position_embeddings"),
     )
+
+
+def _rotated(given: Config, config: Config) -> int:
+    """Dimensions of a head that are rotated."""
+    place = given if "partial_rotary_factor" in given else config
+    share = place.positive("partial_rotary_factor", 1.0)
+    if share > 1:
+        raise place.wrong("partial_rotary_factor", "at most 1")
+    dim = int(head_dim(config) * share)
+    if dim < 2 or dim % 2:
+        raise config.wrong("head_dim", f"of an even number of rotated dimensions ({dim})")
+    return dim
 
 
 def _with_trained_context(given: Config, config: Config) -> Config:
