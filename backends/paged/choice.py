@@ -84,8 +84,8 @@ def _nucleus(logits: Floats, mass: float) -> np.float32:
 
 
 def _first_to_reach(sums: NDArray[np.float64], share: float) -> int:
-    """The place of the first sum that is not nothing and not below `share` of the last."""
-    reached = int(np.searchsorted(sums, max(share * sums[-1], math.ulp(0.0)), side="left"))
+    """The place of the first sum that is not below `share` of the last."""
+    reached = int(np.searchsorted(sums, share * sums[-1], side="left"))
     return min(reached, len(sums) - 1)
 
 

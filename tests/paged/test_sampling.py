@@ -14,7 +14,7 @@ from backends.llamacpp.sequence import token_array  # noqa: E402
 from backends.paged.logprobs import score  # noqa: E402
 from backends.paged.randomness import key_of, uniform  # noqa: E402
 from backends.paged.sampling import Settings, Way, sample  # noqa: E402
-from backends.paged.shaping import History  # noqa: E402
+from backends.paged.shaping import History, Shaping, shape  # noqa: E402
 from backends.serving.engine import SamplingParams  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -149,6 +149,16 @@ def test_only_tokens_that_count_go_to_the_device(
     assert history.tokens.tolist() == [counted]
     assert history.lengths.tolist() == [[len(counted)]]
     assert history.num_prompt.tolist() == [[of_prompt]]
+
+
+def test_a_bias_is_added_and_no_other_word_changed() -> None:
+    logits = torch.from_numpy(np.stack([row(0), row(1)]))
+    params = [way(logit_bias={5: 3.0, 9: -100.0, 999: 5.0}).params, way(logit_bias={7: 1.0}).params]
+    shaped = shape(logits, Shaping.of(params, [frozenset()] * 2, SIZE, CPU))
+    expected = torch.zeros(2, SIZE)
+    expected[0, [5, 9]] = torch.tensor([3.0, -100.0])
+    expected[1, 7] = 1.0
+    assert torch.equal(shaped, logits + expected)
 
 
 def test_logits_are_not_changed() -> None:

@@ -14,9 +14,6 @@ pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton")
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from backends.paged.chooser import Chooser
 from backends.paged.kernels import choice
@@ -24,12 +21,12 @@ from backends.paged.logprobs import score
 from backends.paged.sampling import Settings, Way, sample
 from backends.serving.engine import SamplingParams
 from tests.paged.fake_device import CUDA, fake_device
+from tests.paged.kernels.cards import CARDS
+from tests.paged.kernels.compiling import compiled, needs_compiler
 from tests.paged.truncation import PARAMS
 
-BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 CHECKS = Path(__file__).with_name("interpreted_sampling.py")
 DEADLINE = 300.0
-REGISTERS = 65536  # of one multiprocessor
 
 
 @pytest.mark.timeout(DEADLINE + 30)
@@ -45,46 +42,28 @@ def test_it_finds_in_the_interpreter_what_a_cpu_finds() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(
-    not (BIN / "ptxas").exists() or not (BIN / "cuobjdump").exists(),
-    reason="this build of triton has no ptxas or no cuobjdump",
-)
-@pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET", "0") not in ("0", ""),
-    reason="Triton interprets in this process",
-)
-@pytest.mark.parametrize("capability", [80, 89, 90])
-@pytest.mark.parametrize("multiple", [16, 1])
+@needs_compiler
+@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("is_aligned", [True, False])
 def test_it_compiles_without_spills(
-    capability: int, multiple: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, is_aligned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`multiple`: what the size of the vocabulary is a multiple of."""
+    """`is_aligned`: whether the vocabulary is a multiple of 16."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # what it is now; unset, triton warns
-    types = {
-        **dict.fromkeys(("logits", "reals"), "*fp32"),
-        **dict.fromkeys(("whole", "positions", "tokens"), "*i64"),
-        **dict.fromkeys(("row_stride", "vocab_size"), "i32"),
-        "TILE": "constexpr",
-    }
-    names = choice._choose.arg_names
-    aligned = [i for i, n in enumerate(names) if types[n][0] == "*" or (multiple, n) == (16, n)]
-    attributes = {(i,): [["tt.divisibility", 16]] for i in aligned if names[i] != "TILE"}
-    made = triton.compile(
-        ASTSource(choice._choose, {n: types[n] for n in names}, {"TILE": choice.TILE}, attributes),
-        target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": choice.NUM_WARPS},
+    made = compiled(
+        choice._choose,
+        dict.fromkeys(("logits", "reals"), "*fp32")
+        | dict.fromkeys(("whole", "positions", "tokens"), "*i64"),
+        {"TILE": choice.TILE},
+        tmp_path,
+        choice.NUM_WARPS,
+        unaligned=() if is_aligned else ("row_stride", "vocab_size"),
+        card=CARDS[name],
     )
-    cubin = tmp_path / "kernel.cubin"
-    cubin.write_bytes(made.asm["cubin"])
-    report = subprocess.run(
-        [BIN / "cuobjdump", "-res-usage", cubin], capture_output=True, text=True, check=True
-    ).stdout
-    usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
-    assert (usage["STACK"], usage["LOCAL"]) == (0, 0)
-    assert usage["REG"] * 32 * choice.NUM_WARPS <= REGISTERS
-    if multiple == 16:
-        assert "ld.global.v4" in made.asm["ptx"]
+    made.check()
+    if is_aligned:
+        assert re.search(r"ld\.global\.[\w.]*v4\.", made.ptx)
 
 
 def test_whatever_the_settings_it_is_launched_once_and_compiled_beforehand() -> None:
@@ -92,7 +71,7 @@ def test_whatever_the_settings_it_is_launched_once_and_compiled_beforehand() -> 
     ways.append(Way(SamplingParams(temperature=0.0), seed=0))
     with fake_device() as device:
         Chooser(size, CUDA).warm_up()
-        compiled = set(device._compiled)
+        known = set(device.compiled)
         for group in (*([way] for way in ways), ways):
             settings = Settings.of(group, size, CUDA)
             logits = torch.zeros(len(group), size, device=CUDA)
@@ -102,7 +81,7 @@ def test_whatever_the_settings_it_is_launched_once_and_compiled_beforehand() -> 
             assert device.num_launched - before == 2  # and the memory for the tokens
             assert device.held() - held == tokens.nbytes
             del tokens
-        assert device._compiled == compiled
+        assert device.compiled == known
 
 
 def test_logprobs_are_few_launches() -> None:
