@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 import time
@@ -10,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from backends.serving import constraint
+from backends.serving import constraint, masks
 from backends.serving.constraint import Compiler, GrammarError, Vocabulary
 from backends.serving.masks import MaskError, Trie, Words
 from tests.serving.test_forced_calls import END, Tokens
@@ -114,3 +115,18 @@ def test_what_is_said_of_a_lost_answer_does_not_show_the_grammar() -> None:
     with pytest.raises(MaskError) as raised:
         matcher.accept(1)
     assert len(str(raised.value)) < 200
+    with pytest.raises(MaskError):
+        matcher.mask()
+
+
+def test_all_that_was_made_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[str] = []
+    library = masks._library()
+    for name in ("llg_free_matcher", "llg_free_tokenizer"):
+        free = getattr(library, name)
+        told = lambda pointer, name=name, free=free: (freed.append(name), free(pointer))  # noqa: E731
+        monkeypatch.setattr(library, name, told)
+    matcher = Trie(Words([b"a", b"\xff<end>"], [1]), lambda text: [0], []).compile('start: "a"')
+    del matcher
+    gc.collect()
+    assert freed == ["llg_free_matcher", "llg_free_tokenizer"]
