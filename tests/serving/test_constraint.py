@@ -122,10 +122,13 @@ def test_what_is_said_of_a_lost_answer_does_not_show_the_grammar() -> None:
 def test_all_that_was_made_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     freed: list[str] = []
     library = masks._library()
-    for name in ("llg_free_matcher", "llg_free_tokenizer"):
+
+    def watch(name: str) -> None:
         free = getattr(library, name)
-        told = lambda pointer, name=name, free=free: (freed.append(name), free(pointer))  # noqa: E731
-        monkeypatch.setattr(library, name, told)
+        monkeypatch.setattr(library, name, lambda pointer: (freed.append(name), free(pointer)))
+
+    watch("llg_free_matcher")
+    watch("llg_free_tokenizer")
     matcher = Trie(Words([b"a", b"\xff<end>"], [1]), lambda text: [0], []).compile('start: "a"')
     del matcher
     gc.collect()
