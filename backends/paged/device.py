@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 HAS_TRITON = find_spec("triton") is not None
-OLDEST = (8, 0)  # compute capability; for T4 (7.5) Triton leaves the tensor cores unused, and spills
+OLDEST = (8, 0)  # compute capability; for older ones Triton leaves the tensor cores unused
 NO_MEMORY = r"out of memory|can't allocate memory|ALLOC_FAILED"  # a device's, the host's, cuBLAS's
 
 

@@ -79,6 +79,10 @@ def _power_of_2(most: int, lower: int, upper: int) -> int:
     return min(max(1 << (max(most, 1).bit_length() - 1), lower), upper)
 
 
+def join_warps(width: int) -> int:
+    return 4 if width <= 128 else 8
+
+
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
     """See `backends.paged.attention.store_kv`."""
     num_tokens, num_kv_heads, dim = k.shape
@@ -141,7 +145,7 @@ def attend(
         _join[(num_sequences, num_heads)](
             parts, sums, out, batch.query_starts, batch.context_lengths, window, splits,
             out.stride(0), out.stride(1), DIM=dim, WIDTH=width, TILE=shape.tile,
-            HAS_WINDOW=window > 0, num_warps=4,
+            HAS_WINDOW=window > 0, num_warps=join_warps(width),
         )  # fmt: skip
     if batch.max_query_length > 1:
         tall = prefill_shape(group, dim, k_cache.element_size(), gpu)

@@ -32,6 +32,9 @@ needs_compiler = pytest.mark.skipif(
 )
 REGISTERS = 65536  # of one multiprocessor
 RESERVED = 1024  # bytes of shared memory that every program takes beside its own
+FEW = (
+    16  # bytes of a thread that the compiler may spill to fit one program more on a multiprocessor
+)
 PRODUCTS = {9: "wgmma.mma_async", 10: "tcgen05.mma"}  # of tall tiles, by generation; else mma.sync
 
 
@@ -64,7 +67,8 @@ class Compiled:
 
     def check(self) -> None:
         """What is true of every kernel on every card."""
-        assert (self.stack, self.local) == (0, 0), "values are spilled"
+        assert self.local == 0
+        assert self.stack <= FEW, "values are spilled"
         assert self.programs >= 1
 
 
@@ -189,7 +193,7 @@ def small(name: str, dtype: str, dim: int, tmp_path: Path, card: Card) -> Compil
         "join": (
             kernel._join,
             {"DIM": dim, "WIDTH": width, "TILE": 64, "HAS_WINDOW": True},
-            4,
+            kernel.join_warps(width),
         ),
         "norm": (
             fused._norm,

@@ -30,6 +30,7 @@ def test_prefill_uses_the_tensor_cores_of_hopper(
     made = attention(tmp_path, "bf16", dim, group, is_decode=False, features=features)
     check_attention(made, "bf16", dim, is_decode=False)
     assert made.products == {"wgmma.mma_async"}
+    assert made.stack == 0
 
 
 @pytest.mark.parametrize("is_split", [False, True], ids=["whole", "split"])
@@ -40,6 +41,7 @@ def test_decode_fetches_in_advance_and_leaves_room_for_others(
     made = attention(tmp_path, "bf16", dim, group, True, is_split, features=is_split)
     check_attention(made, "bf16", dim, is_decode=True)
     assert made.programs >= (2 if dim > 128 else 3)
+    assert made.stack == 0
 
 
 @pytest.mark.parametrize(("dtype", "dim"), [("fp16", 128), ("fp32", 128), ("fp32", 256)])
@@ -47,6 +49,7 @@ def test_decode_fetches_in_advance_and_leaves_room_for_others(
 def test_other_precisions_on_hopper(dtype: str, dim: int, is_decode: bool, tmp_path: Path) -> None:
     made = attention(tmp_path, dtype, dim, 4, is_decode)
     check_attention(made, dtype, dim, is_decode)
+    assert made.stack == 0
 
 
 @pytest.mark.parametrize(
