@@ -119,7 +119,6 @@ class ComputeThread:
 
     async def close(self) -> None:
         """End the thread, and wait until it has."""
-        self.attach()
         self._closing = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join)
