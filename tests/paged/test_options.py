@@ -43,7 +43,7 @@ def test_all_that_can_be_said() -> None:
         ("batch", 0),
         ("batch", 1.5),
         ("threads", 513),
-        ("threads", -1),
+        ("threads", 0),
         ("devices", "cuda:0"),
         ("dtype", "int3"),
         ("pooling", "max"),
