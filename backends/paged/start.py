@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from backends.paged import loader, options
+from backends.paged import architectures, loader, options
 from backends.paged.arena import Arena, DeviceMeter, cache_shape, host_buffer
 from backends.paged.batch import KvCache
 from backends.paged.block_manager import BlockManager
@@ -51,6 +51,9 @@ def _load(parsed: Options, progress: Callable[[float], None]) -> PagedEngine:
     meter = DeviceMeter(device)
     folder = Path(parsed.path)
     config = read_json(parsed.path, "config.json")
+    architectures.describe(
+        config
+    )  # refuses by name what else would be refused once a vocabulary is read
     files = ChatFiles(folder)
     tokenizer = read_tokenizer(folder, config, files)
     dtype = loader.choose_dtype(parsed.dtype, config, device)

@@ -176,3 +176,15 @@ def test_a_folder_that_is_no_checkpoint_is_told_in_a_sentence(
         assert "\n" not in running.first["reason"]
         assert str(tmp_path) not in running.first["reason"]
         assert running.process.wait(10) == 1
+
+
+def test_what_is_not_served_is_named_before_the_vocabulary_is_read(
+    tmp_path: Path, tiny: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    (folder / "config.json").write_text('{"architectures": ["MambaForCausalLM"]}')
+    (folder / "tokenizer.json").unlink()
+    with started(tmp_path, path=str(folder)) as running:
+        assert running.first["kind"] == "unsupported"
+        assert "Mamba" in running.first["reason"]
