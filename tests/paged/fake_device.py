@@ -118,6 +118,11 @@ class FakeDevice(TorchDispatchMode):
             raise Waits(f"a copy from {source.device} to {target} that blocks")
         if source.device.type == "cpu" and not is_pinned(source):
             raise Waits("a copy out of memory that is not pinned")
+        dtype = args[0].dtype if function is aten.copy_.default else kwargs.get("dtype")
+        if dtype not in (None, source.dtype) or not source.is_contiguous():
+            raise Waits(
+                "what is converted on its way, or has gaps, goes by memory that is not pinned"
+            )
         if function is aten.copy_.default and target.type == "cpu":
             raise Waits("a copy to memory that may not be pinned")
 
