@@ -1,6 +1,6 @@
 # make run    set up everything and serve the demo models on http://127.0.0.1:8080
 # make test   set up everything and run the tests
-# The rest: setup · check · test-clients · test-ui · test-gpu · bench · clean
+# The rest: setup · check · test-clients · test-ui · test-gpu · test-kernels · bench · clean
 # ENGINES=all installs the paged engine without a GPU too
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 STAMP := .venv/.complete$(if $(filter all,$(ENGINES)),-all)
 BIN := .venv/bin
 
-.PHONY: run test test-clients test-ui test-gpu check setup bench clean
+.PHONY: run test test-clients test-ui test-gpu test-kernels check setup bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +53,10 @@ test-ui: $(STAMP)
 # The paged engine where there is an NVIDIA GPU; elsewhere the tests are skipped, by name
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest tests/gpu $(ARGS)
+
+# Every Triton kernel compiled for every card, none of which need be here: minutes
+test-kernels: $(STAMP)
+	$(BIN)/python -m pytest -n 2 tests/paged/kernels/every_card.py $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py $(ARGS)
