@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,28 @@ def test_attention_over_strided_queries() -> None:
     strided = replace(there, q=fused_rows[:, : there.q.shape[1]])
     found = answers(on_h200, strided, Features())
     assert torch.equal(found, answers(on_h200, there, Features()))
+
+
+def test_a_cache_of_more_values_than_an_int32_counts(tmp_path: Path) -> None:
+    """It is a file of holes, but for a few places."""
+    there = world([(30, 1), (0, 20)], Heads(1, 2, 16), torch.float16)
+    apart = (1 << 31) // (len(there.k_cache) - 2)  # so that the last block begins beyond
+    count = 2 * apart * len(there.k_cache)
+    path = str(tmp_path / "cache")
+    halves = torch.from_file(path, shared=True, size=count, dtype=torch.float16).chunk(2)
+    size, strides = there.k_cache.shape, (apart, *there.k_cache.stride()[1:])
+    k_cache, v_cache = (half.as_strided(size, strides) for half in halves)
+    k_cache.copy_(there.k_cache)
+    v_cache.copy_(there.v_cache)
+    far = replace(there, k_cache=k_cache, v_cache=v_cache)
+    assert error(answers(on_h200, far, Features()), plainly(there, Features())) < 3e-3
+
+    k, v = torch.randn(2, 1, 1, 16).half().unbind()
+    last = torch.tensor([len(k_cache) * k_cache.shape[1] - 1])
+    kernel.store_kv(k, v, k_cache, v_cache, last)
+    assert torch.equal(k_cache[-1, -1], k[0])
+    fused.rotate_and_store(k, k, v, *torch.ones(2, 1, 1, 8).half(), k_cache, v_cache, last - 1)
+    assert torch.equal(v_cache[-1, -2], v[0])
 
 
 @pytest.mark.parametrize("is_padded", [False, True])
