@@ -8,9 +8,7 @@ from __future__ import annotations
 
 GOLDEN = 0x9E3779B97F4A7C15
 FIRST, SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-BITS = (
-    52  # of a number: one less than a double holds, so that its product with a sum stays below it
-)
+BITS = 52  # of a number: a double holds them
 
 _MASK64 = (1 << 64) - 1
 

@@ -220,7 +220,7 @@ def _drawn(logits, vocab_size, low, high, temperature, number, TILE: tl.constexp
 
 @triton.jit
 def _shares(logits, i, vocab_size, low, high, temperature):
-    """Weights in units of which the best has 2^44, so that the sum of almost 2^19 fits."""
+    """Weights as `backends.paged.choice` has them: `BEST` that of the best."""
     values = tl.load(logits + i, mask=i < vocab_size, other=-float("inf"))
     weights = tl.exp((values - high) / temperature)
     return tl.where((values >= low) & (values <= high), weights * 17592186044416.0, 0.0).to(
