@@ -61,6 +61,21 @@ KINDS: dict[str, dict[str, Any]] = {
         "attention_factor": 1.3,
         "original_max_position_embeddings": 128,
     },
+    "yarn beyond both ends": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "beta_fast": 1000,
+        "beta_slow": 1e-6,
+        "original_max_position_embeddings": 128,
+    },
+    "yarn at one place": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "beta_fast": 2,
+        "beta_slow": 2,
+        "truncate": False,
+        "original_max_position_embeddings": 128,
+    },
     "longrope": {
         "short_factor": SHORT,
         "long_factor": LONG,
