@@ -78,6 +78,18 @@ def test_sharded(tmp_path: Path, llama: transformers.PreTrainedModel) -> None:
     agree(llama, load(str(tmp_path), "auto", "cpu")[1])
 
 
+def test_of_a_tensor_in_two_shards_the_one_that_the_index_names_counts(
+    tmp_path: Path, llama: transformers.PreTrainedModel
+) -> None:
+    os.remove(tmp_path / WEIGHTS)
+    llama.save_pretrained(tmp_path, max_shard_size="60KB")
+    shards = {path: load_file(path) for path in tmp_path.glob("*.safetensors")}
+    names = {name for weights in shards.values() for name in weights}
+    for path, weights in shards.items():
+        save_file({name: weights.get(name, torch.zeros(1)) for name in names}, path)
+    agree(llama, load(str(tmp_path), "auto", "cpu")[1])
+
+
 def test_nested_and_prefixed_beside_a_vision_tower(tmp_path: Path) -> None:
     text = oracle.TINY | {"head_dim": 16, "sliding_window": 12, "num_hidden_layers": 6}
     vision = {
