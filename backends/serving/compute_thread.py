@@ -8,6 +8,7 @@ loop wakes once a step.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import traceback
@@ -70,11 +71,17 @@ class Stream:
         return item
 
 
-class ComputeThread:
-    """Runs an engine's work. It starts when it is made."""
+def give_up() -> None:
+    """End the process, as requests of a thread that is gone would wait for ever. Whoever watches it starts another."""
+    os._exit(os.EX_SOFTWARE)
 
-    def __init__(self, name: str, work: Work) -> None:
+
+class ComputeThread:
+    """Runs an engine's work. It starts when it is made; should it die of itself, `give_up` is called."""
+
+    def __init__(self, name: str, work: Work, give_up: Callable[[], None] = give_up) -> None:
         self._work = work
+        self._give_up = give_up
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
@@ -134,17 +141,25 @@ class ComputeThread:
             self._closing = True
 
     def _run(self) -> None:
-        while not self._closing:
-            try:
-                while self._inbox:
-                    self._inbox.popleft()()
-                if not self._work.step():
-                    self._wake.wait()
-                    self._wake.clear()
-            except Exception as error:  # noqa: BLE001 - one bad step must not end all requests to come
-                traceback.print_exc(file=sys.stderr)
-                self._work.recover(error)
+        try:
+            while not self._closing:
+                self._turn()
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+            self._give_up()
+            raise
         self._work.end()
+
+    def _turn(self) -> None:
+        try:
+            while self._inbox:
+                self._inbox.popleft()()
+            if not self._work.step():
+                self._wake.wait()
+                self._wake.clear()
+        except Exception as error:  # noqa: BLE001 - one bad step must not end all requests to come
+            traceback.print_exc(file=sys.stderr)
+            self._work.recover(error)
 
 
 class Takes(Protocol[Taken]):

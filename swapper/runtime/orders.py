@@ -9,7 +9,7 @@ import structlog
 
 from swapper.core import events as ev
 from swapper.runtime.crew import Crew
-from swapper.runtime.worker_client import memory_of, say, status_of
+from swapper.runtime.worker_client import Reply, memory_of, reason_of, say, status_of
 
 log = structlog.get_logger("swapper.dispatcher")
 
@@ -49,7 +49,7 @@ class Orders:
         if reply.status == 200:
             self._tell(ev.WorkerSlept(worker_id, running.handle.our_names(memory_of(reply))))
         else:
-            self._tell_failed(worker_id, "sleep", reply.status)
+            self._tell_failed(worker_id, "sleep", reply)
         self._crew.say_changed()
 
     async def _wake(self, worker_id: ev.WorkerId, timeout_s: float) -> None:
@@ -59,12 +59,12 @@ class Orders:
         if reply.status == 200:
             self._tell(ev.WorkerWoke(worker_id, running.handle.our_names(memory_of(reply))))
         else:
-            self._tell_failed(worker_id, "wake", reply.status)
+            self._tell_failed(worker_id, "wake", reply)
         self._crew.say_changed()
 
-    def _tell_failed(self, worker_id: ev.WorkerId, what: str, status: int) -> None:
-        answer = f"it answered {status}" if status else "it did not answer"
-        self._tell(ev.SleepFailed(worker_id, f"told to {what}, {answer}"))
+    def _tell_failed(self, worker_id: ev.WorkerId, what: str, reply: Reply) -> None:
+        status = f"it answered {reply.status}" if reply.status else "it did not answer"
+        self._tell(ev.SleepFailed(worker_id, f"told to {what}: {reason_of(reply) or status}"))
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -52,6 +52,14 @@ def memory_of(reply: Reply) -> Bytes:
         return {}
 
 
+def reason_of(reply: Reply) -> str:
+    """The sentence with which a worker refused; empty where it told none."""
+    try:
+        return str(json.loads(reply.body)["error"]["message"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ""
+
+
 async def _exchange(endpoint: Endpoint, request: bytes, wants_body: bool) -> Reply:
     reader, writer = await _connect(endpoint)
     try:

@@ -185,11 +185,11 @@ def test_one_that_does_not_sleep_or_wake_is_stopped_and_started_anew():
     play = Play()
     play.loaded("a", "a#1", 0.0)
     play(ev.RequestArrived(1, "b"), 100.0)
-    assert play(ev.SleepFailed("a#1", "told to sleep, it did not answer"), 130.0) == [STOP]
+    assert play(ev.SleepFailed("a#1", "told to sleep: it did not answer"), 130.0) == [STOP]
     play = asleep()
     play(ev.RequestArrived(2, "a"), 200.0)
     play(ev.WorkerSlept("b#2", ASLEEP), 201.0)
-    assert play(ev.SleepFailed("a#1", "told to wake, it answered 500"), 202.0) == [STOP]
+    assert play(ev.SleepFailed("a#1", "told to wake: it answered 500"), 202.0) == [STOP]
     (start,) = play(ev.WorkerExited("a#1"), 203.0)
     assert isinstance(start, ev.StartWorker)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -171,3 +174,26 @@ def test_work_ends_with_the_loop_that_it_is_done_for() -> None:
     thread._thread.join(10)
     assert work.is_over
     assert work.answers[LONG] == len(LONG) - 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_cannot_go_on_takes_the_process_with_it() -> None:
+    """Or its requests would wait for ever."""
+
+    class Hopeless(Counting):
+        def recover(self, error: Exception) -> None:
+            raise RuntimeError("nor can it recover") from error
+
+    work, given_up = Hopeless(), threading.Event()
+    thread = ComputeThread("hopeless", work, given_up.set)
+    work.fault = ValueError("it cannot compute")
+    thread.tell(lambda: None)
+    assert given_up.wait(10)
+    thread._thread.join(10)
+    assert not thread._thread.is_alive()
+
+
+def test_giving_up_ends_a_process_at_once() -> None:
+    script = "from backends.serving.compute_thread import give_up; give_up(); print('still there')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (os.EX_SOFTWARE, b"")

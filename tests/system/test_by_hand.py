@@ -76,6 +76,8 @@ def test_one_that_fails_at_it_is_gone(serve):
     told = act(swapper, "sleep")
     assert (told.status_code, told.json()["error"]["code"]) == (409, "conflict")
     eventually(lambda: worker(swapper) is None)
+    stopped = swapper.get("/swapper/v1/decisions?model=a").json()["decisions"][0]
+    assert stopped["reason"] == "told to sleep: The engine was told not to sleep."
 
 
 def test_a_pinned_model_is_not_moved_out_until_it_is_unpinned(serve):
