@@ -101,3 +101,4 @@ def test_digests_do_not_depend_on_when_they_were_asked_for() -> None:
     early = Sequence(0, list(tokens), 1)
     early.digests(2)
     assert early.digests(5) == Sequence(1, tokens, 1).digests(5)
+    assert early.digests(2) == early.digests(5)[:2]
