@@ -98,6 +98,7 @@ async def test_nothing_but_reading_waits_for_the_device(
         {"temperature": 0.7, "top_p": 0.95},
         {"temperature": 1.0, "top_k": 20, "logprobs": 3},
         {"temperature": 1.0, "frequency_penalty": 0.5, "logit_bias": {5: 1.0}},
+        {"logprobs": 2, "prompt_logprobs": True},
     ]
     async with open_engine(tiny, parallel=8) as engine:
         client = EngineClient(engine)
