@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-LARGE = 1 << 18  # values of a matrix, from which on oneDNN is quicker, whatever the rows
+LARGE = 1 << 18  # values of a matrix, from which on oneDNN is quicker with 3 rows and more
+LARGE_FOR_FEW = 1 << 20  # and with 1 or 2
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [T, in], weight [out, in], bias [out] -> [T, out], in x's type."""
     if x.device.type != "cpu" or not HAS_ONEDNN:
         return F.linear(x, weight, bias)
-    is_full = x.dtype == torch.float32
-    if is_full and weight.numel() < LARGE:
+    rows, is_full = len(x), x.dtype == torch.float32
+    if is_full and weight.numel() < (LARGE if rows > 2 else LARGE_FOR_FEW):
         return F.linear(x, weight, bias)
-    rows = len(x)
     padding = padded(rows) - rows
     x = F.pad(x, (0, 0, 0, padding)) if padding else x
     out: Tensor

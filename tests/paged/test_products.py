@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from backends.paged.products import LARGE, padded, product
+from backends.paged.products import LARGE_FOR_FEW, padded, product
 
-LARGE_SHAPE = (LARGE // 512, 512)
+LARGE_SHAPE = (LARGE_FOR_FEW // 512, 512)
 SMALL_SHAPE = (64, 48)
 
 
