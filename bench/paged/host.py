@@ -3,8 +3,7 @@
     python -m bench.paged.host [--clients 64 256] [--rounds 3] [--label NAME]
 
 A model of next to nothing answers on one thread, greedily. `engine`: CPU time of a token within this
-process, without the model's own layers; choosing it is in that, which a device does itself. `HTTP`: what a
-worker takes beyond the engine, with a stream for every client. Both share one interpreter: their sum is the
+process, without what a device does, layers and choosing. `HTTP`: what a worker takes beyond the engine, with a stream for every client. Both share one interpreter: their sum is the
 least that a worker can take for a token, however quick its device is.
 """
 
@@ -15,7 +14,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -26,61 +25,62 @@ from bench.paged.cpu import Place, engine, rate, worker
 PROMPT, ANSWER = 16, 128
 
 
-class Layers:
-    """The CPU time that the model's own layers took."""
+class Device:
+    """The CPU time of what a device would do."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Time every forward pass and head."""
+        """Time every forward pass, head and choice."""
+        from backends.paged import chooser
         from backends.paged.decoder import Decoder
 
-        whole = {name: getattr(Decoder, name) for name in ("forward", "logits")}
-
-        def timed(name: str) -> Any:
-            def call(*args: Any) -> Any:
-                begun = time.thread_time()
-                try:
-                    return whole[name](*args)
-                finally:
-                    self.seconds += time.thread_time() - begun
-
-            return call
-
-        for name in whole:
-            setattr(Decoder, name, timed(name))
+        places = [(Decoder, "forward"), (Decoder, "logits"), (chooser, "sample")]
+        whole = [getattr(owner, name) for owner, name in places]
+        for (owner, name), function in zip(places, whole, strict=True):
+            setattr(owner, name, self._timed(function))
         try:
             yield
         finally:
-            for name, function in whole.items():
-                setattr(Decoder, name, function)
+            for (owner, name), function in zip(places, whole, strict=True):
+                setattr(owner, name, function)
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            begun = time.thread_time()
+            try:
+                return function(*args)
+            finally:
+                self.seconds += time.thread_time() - begun
+
+        return call
 
 
 async def cost(
-    place: Place, clients: int, rounds: int, layers: Layers
+    place: Place, clients: int, rounds: int, device: Device
 ) -> list[tuple[float, float]]:
-    """By round, CPU seconds of a token and, of these, the layers'."""
+    """By round, CPU seconds of a token and, of these, the device's."""
     random, found = Random(0), []
     for turn in range(rounds + 1):
         asked = [[random.randrange(8, 1024) for _ in range(PROMPT)] for _ in range(2 * clients)]
-        cpu, model = place.cpu_seconds(), layers.seconds
+        cpu, model = place.cpu_seconds(), device.seconds
         await rate(place, asked, clients)
         if turn:  # the first is for caches
             tokens = len(asked) * ANSWER
-            found.append(((place.cpu_seconds() - cpu) / tokens, (layers.seconds - model) / tokens))
+            found.append(((place.cpu_seconds() - cpu) / tokens, (device.seconds - model) / tokens))
     return found
 
 
 async def measure(path: Path, clients: int, rounds: int) -> dict[str, float]:
     """Microseconds a token, the median of the rounds."""
-    layers = Layers()
-    with layers.timed():
+    device = Device()
+    with device.timed():
         async with engine(path, 1, clients, ANSWER) as place:
-            inside = await cost(place, clients, rounds, layers)
+            inside = await cost(place, clients, rounds, device)
     async with worker(path, 1, clients, ANSWER) as place:
-        served = await cost(place, clients, rounds, Layers())
+        served = await cost(place, clients, rounds, Device())
     whole = statistics.median(cpu for cpu, _ in inside)
     model = statistics.median(own for _, own in inside)
     behind = statistics.median(cpu for cpu, _ in served)
