@@ -15,7 +15,7 @@ from backends.paged.logprobs import score
 from backends.paged.sampling import Settings, Way, sample
 from backends.paged.sequence import Sequence
 from backends.paged.shaping import History
-from backends.serving.engine import SamplingParams, Token
+from backends.serving.engine import Token
 
 
 class Choosing(Protocol):
@@ -78,12 +78,6 @@ class Chooser:
         self._device = device
         self._last: list[Choosing] = []
         self._settings = Settings.of([], vocab_size, device)
-
-    def warm_up(self) -> None:
-        """Choose once: a kernel is compiled when it is first needed, the same for all settings."""
-        settings = Settings.of([Way(SamplingParams(), 0)], self._vocab_size, self._device)
-        logits = torch.zeros(1, self._vocab_size, device=self._device)
-        sample(logits, settings, torch.zeros(1, dtype=torch.int64, device=self._device))
 
     def choose(
         self, logits: Tensor, answers: Ordered[Choosing], masks: Ordered[bytes | None]

@@ -58,8 +58,6 @@ class PagedEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Progress, None]:
         """As the Engine protocol says."""
-        if "completions" not in self.info.capabilities:
-            raise EngineError("unsupported", f"{self.info.name} only makes embeddings")
         self._check_awake()
         self._check_tokens(request.prompt)
         self._check_room(len(request.prompt), request.max_tokens)
@@ -105,7 +103,6 @@ class PagedEngine:
         def run() -> None:
             try:
                 stepper.warm_up()
-                stepper.chooser.warm_up()
                 done.set_result(None)
             except Exception as error:  # noqa: BLE001 - whoever loads gets it
                 done.set_exception(error)

@@ -61,7 +61,7 @@ def load(
 
 
 def choose_dtype(name: str, config: Mapping[str, Any], device: torch.device) -> torch.dtype:
-    """What to compute in. `auto`: the checkpoint's own on a GPU that has it, float32 on a CPU."""
+    """What to compute in. `auto`: the checkpoint's own on a GPU, float32 on a CPU."""
     if name != "auto":
         if name not in DTYPES:
             raise EngineError("bad_options", f"dtype {name} is none of auto, {', '.join(DTYPES)}")
@@ -73,7 +73,4 @@ def choose_dtype(name: str, config: Mapping[str, Any], device: torch.device) -> 
         (v for c in (config, inner) for k in ("dtype", "torch_dtype") if (v := c.get(k))),
         "bfloat16",
     )
-    chosen = DTYPES.get(str(own), torch.bfloat16)
-    if chosen is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return chosen
+    return DTYPES.get(str(own), torch.bfloat16)  # every GPU that is not refused has all of them

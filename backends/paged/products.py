@@ -1,7 +1,7 @@
 """x @ weight.T + bias, by whichever of torch's libraries is quickest at it.
 
-A GPU has one. A CPU has two: for large float32 matrices oneDNN takes 0.3 to 0.6 of MKL's time with 2 to 500 rows (AMD,
-AVX-512, torch 2.13), for small ones MKL does, which has less to prepare. oneDNN compiles a program for every number of
+A GPU has one. A CPU has two: for large float32 matrices oneDNN takes 0.3 to 0.7 of MKL's time with 3 to 500 rows (AMD,
+AVX-512, torch 2.13); for small ones, and for 1 or 2 rows, MKL is quicker, which has less to prepare. oneDNN compiles a program for every number of
 rows that it meets, in 1 to 3 ms, and keeps it, 0.7 MB each: it only meets some of them.
 """
 

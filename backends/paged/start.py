@@ -28,6 +28,7 @@ from backends.serving.engine import EngineError, ModelInfo
 
 BYTES_PER_THREAD = 32 << 20  # of weights; measured with 10 MB (one thread) and 440 MB (all)
 NO_COMPILER = "On a GPU this engine needs a C compiler, gcc or clang, and Python's headers; its log says more."
+WIDEST_HEAD = 256  # that fits a multiprocessor
 BUDGET_CPU, BUDGET_GPU = 512, 2048  # tokens of a step; more makes those who decode wait longer
 
 
@@ -51,9 +52,9 @@ def _load(parsed: Options, progress: Callable[[float], None]) -> PagedEngine:
     meter = DeviceMeter(device)
     folder = Path(parsed.path)
     config = read_json(parsed.path, "config.json")
-    architectures.describe(
-        config
-    )  # refuses by name what else would be refused once a vocabulary is read
+    # What is not served is refused by name, before seconds go into reading a vocabulary.
+    described, _ = architectures.describe(config)
+    check_heads(described.head_dim, device)
     files = ChatFiles(folder)
     tokenizer = read_tokenizer(folder, config, files)
     dtype = loader.choose_dtype(parsed.dtype, config, device)
@@ -125,6 +126,13 @@ def _checked(name: str) -> torch.device:
     if reason is not None:
         raise EngineError("unsupported", f"devices: {name} is {reason}; [] computes on the CPU")
     return device
+
+
+def check_heads(head_dim: int, device: torch.device) -> None:
+    """Raises EngineError where no kernel has a shape for heads of so many dimensions."""
+    if device.type == "cuda" and head_dim > WIDEST_HEAD:
+        reason = f"heads of {head_dim} dimensions; on a GPU this engine serves up to {WIDEST_HEAD}"
+        raise EngineError("unsupported", reason)
 
 
 def count_blocks(parsed: Options, decoder: Decoder) -> int:

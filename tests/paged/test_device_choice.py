@@ -11,7 +11,7 @@ pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 import torch
 
-from backends.paged.start import choose_device
+from backends.paged.start import check_heads, choose_device
 from backends.serving.engine import EngineError
 
 CARDS = [
@@ -53,3 +53,10 @@ def test_a_gpu_of_another_make_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_not_there_or_too_much_is_refused(devices: tuple[str, ...]) -> None:
     with pytest.raises(EngineError, match=r"torch sees 2 GPUs|one GPU"):
         choose_device(devices)
+
+
+def test_heads_that_no_kernel_fits_are_refused_on_a_gpu_alone() -> None:
+    check_heads(256, torch.device("cuda:0"))
+    check_heads(512, torch.device("cpu"))
+    with pytest.raises(EngineError, match="heads of 257 dimensions"):
+        check_heads(257, torch.device("cuda:0"))
