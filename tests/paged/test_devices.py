@@ -29,23 +29,12 @@ from backends.paged.scheduler import Chunk, Scheduler
 from backends.paged.sequence import Sequence
 from backends.paged.stepper import Answer, Embedding, Pooling, Stepper
 from backends.serving.engine import EngineError, GenerateRequest, SamplingParams
+from tests.paged.checkpoints import LLAMA
 from tests.paged.fake_device import CUDA, FakeDevice, Waits, fake_device, pinned
 from tests.paged.models.test_architectures import CASES
 
 CONTEXT = 4096
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 3000,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "hidden_act": "silu",
-}
+SMALL = LLAMA | {"vocab_size": 3000, "max_position_embeddings": CONTEXT}
 CUTS = [
     {"top_k": top_k, "top_p": top_p, "min_p": min_p, "typical_p": typical_p}
     for top_k in (0, 5, 2000)
@@ -183,7 +172,7 @@ def test_every_architecture(model_type: str) -> None:
 def test_without_triton_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.paged.device.HAS_TRITON", False)
     with fake_device():
-        assert Runner(decoder_of(LLAMA), CUDA, max_running=4, context=CONTEXT).graphs is None
+        assert Runner(decoder_of(SMALL), CUDA, max_running=4, context=CONTEXT).graphs is None
 
 
 class Anything:
@@ -193,7 +182,7 @@ class Anything:
         return self
 
     def mask(self) -> bytes:
-        return b"\xff" * (4 * -(-LLAMA["vocab_size"] // 32))
+        return b"\xff" * (4 * -(-SMALL["vocab_size"] // 32))
 
     def accept(self, token: int) -> bool:
         return False
@@ -217,7 +206,7 @@ def test_every_way_of_choosing(shape: dict[str, Any]) -> None:
     rows = [answer(i, temperature=0.8, **shape, **cut) for i, cut in enumerate(CUTS)]
     greedy = answer(99, temperature=0.0, **shape)
     groups = [[greedy], *([row] for row in rows), [*rows, greedy, answer(100)]]
-    size = LLAMA["vocab_size"]
+    size = SMALL["vocab_size"]
     with fake_device() as device:
         chooser = Chooser(size, CUDA)
         for group in groups:
@@ -239,7 +228,7 @@ class TestSteps:
 
     @pytest.fixture
     def decoder(self) -> Decoder:
-        return decoder_of(LLAMA)
+        return decoder_of(SMALL)
 
     @pytest.fixture
     def arena(self, decoder: Decoder, device: FakeDevice) -> Arena:
@@ -250,7 +239,7 @@ class TestSteps:
         runner = Runner(decoder, CUDA, max_running=4, context=CONTEXT)
         runner.cache = arena.cache
         scheduler = Scheduler(BlockManager(64), budget=32, max_running=4)
-        chooser = Chooser(LLAMA["vocab_size"], CUDA)
+        chooser = Chooser(SMALL["vocab_size"], CUDA)
         stepper = Stepper(scheduler, runner, chooser, frozenset({7}), overlaps=True)
         stepper.warm_up()
         assert device.waits.pop() == 0

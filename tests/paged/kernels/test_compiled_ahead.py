@@ -18,25 +18,14 @@ from backends.paged.decoder import Decoder
 from backends.paged.runner import Runner
 from backends.paged.scheduler import Chunk
 from backends.paged.sequence import BLOCK_SIZE, Sequence, cdiv
+from tests.paged.checkpoints import LLAMA
 from tests.paged.fake_device import CUDA, fake_device
 
 CONTEXT = 100_000
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "hidden_act": "silu",
-}
+SMALL = LLAMA | {"vocab_size": 300, "max_position_embeddings": CONTEXT}
 MODELS: dict[str, dict[str, Any]] = {
-    "llama": LLAMA,
-    "mixtral": LLAMA
+    "llama": SMALL,
+    "mixtral": SMALL
     | {
         "architectures": ["MixtralForCausalLM"],
         "num_local_experts": 4,

@@ -1,6 +1,6 @@
 """The kernel that chooses, in Triton's interpreter.
 
-Not collected by itself: the interpreter is chosen before a kernel is imported, so `test_sampling_kernel`
+Not collected by itself: the interpreter is chosen before a kernel is imported, so `test_interpreted`
 runs this file in a process of its own.
 """
 
